@@ -1,0 +1,51 @@
+"""Grow a few human-written examples into an instruction dataset and a small student of your own.
+
+The Python interface is `selfinstruct.Run` and the functions beside it; the command line is
+``selfinstruct`` or ``python -m selfinstruct``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Recipe",
+    "Record",
+    "Run",
+    "SeedTask",
+    "SelfInstructError",
+    "evaluate",
+    "generate",
+    "load_recipe",
+    "train_student",
+]
+
+if TYPE_CHECKING:
+    from selfinstruct.api import Run, evaluate, generate, train_student
+    from selfinstruct.core.errors import SelfInstructError
+    from selfinstruct.core.recipe import Recipe
+    from selfinstruct.core.recipe_file import load_recipe
+    from selfinstruct.core.types import Record, SeedTask
+
+_HOMES = {
+    "Recipe": "selfinstruct.core.recipe",
+    "Record": "selfinstruct.core.types",
+    "Run": "selfinstruct.api",
+    "SeedTask": "selfinstruct.core.types",
+    "SelfInstructError": "selfinstruct.core.errors",
+    "evaluate": "selfinstruct.api",
+    "generate": "selfinstruct.api",
+    "load_recipe": "selfinstruct.core.recipe_file",
+    "train_student": "selfinstruct.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``--help`` stays quick."""
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'selfinstruct' has no attribute {name!r}")

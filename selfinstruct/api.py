@@ -1,0 +1,257 @@
+"""The package's Python interface: a run and its stages.
+
+    import selfinstruct
+
+    run = selfinstruct.Run.from_recipe("recipes/quickstart.yaml")
+    run.generate()
+    run.write_dataset()
+    run.train_student()
+
+Every stage holds the run folder's lock and the recipe's privacy setting while it works. What waits
+for calls has an async form (`agenerate`); the plain form also works inside a running event loop,
+such as a notebook's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.recipe_file import check_recipe, load_recipe, override_recipe
+from selfinstruct.core.types import Record, SeedTask
+from selfinstruct.engine import loop
+from selfinstruct.engine.accounts import BillLine, Funnel, bill, funnel
+from selfinstruct.engine.batch_admin import forget_batches, open_batches
+from selfinstruct.engine.folder import RunFolder
+from selfinstruct.engine.judging import Progress
+from selfinstruct.engine.ledger import Ledger
+from selfinstruct.stages import generate as generation
+from selfinstruct.steps.privacy import enforce
+
+if TYPE_CHECKING:
+    from selfinstruct.stages.dataset import DatasetSummary
+    from selfinstruct.stages.evaluate import EvaluationSummary
+    from selfinstruct.stages.publish import Published, PublishPlan
+    from selfinstruct.steps.training.summary import TrainSummary
+
+OUTPUTS = Path("outputs")
+Result = TypeVar("Result")
+
+
+class Run:
+    """A run: its folder, and the stages that work on it.
+
+    Args:
+        path: a run folder that is there already; see `from_recipe` for a new one.
+
+    Raises `FolderError` if there is no run at `path`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = RunFolder.open(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r})"
+
+    @classmethod
+    def from_recipe(
+        cls,
+        recipe: Recipe | dict[str, Any] | str | Path,
+        *,
+        overrides: Sequence[str] = (),
+        output: str | Path | None = None,
+    ) -> Run:
+        """The run of a recipe, made or continued.
+
+        Args:
+            recipe: a recipe, a mapping, or the path of a YAML file.
+            overrides: ``a.b=value`` settings that go before the file's.
+            output: the run folder; ``outputs/<name>`` where not given.
+
+        Raises `RecipeError` or `FolderError`.
+        """
+        if isinstance(recipe, (str, Path)):
+            recipe = load_recipe(recipe, overrides)
+        else:
+            if isinstance(recipe, dict):
+                recipe = check_recipe(recipe, "recipe")
+            recipe = override_recipe(recipe, overrides)
+        folder = RunFolder(output or OUTPUTS / recipe.name)
+        with folder.lock():
+            folder.save_recipe(recipe)
+        return cls(folder.path)
+
+    def configure(self, *overrides: str) -> Recipe:
+        """Change settings of the run (``a.b=value``) and return its recipe."""
+        recipe = override_recipe(self.folder.recipe(), overrides)
+        if overrides:
+            with self.folder.lock():
+                self.folder.save_recipe(recipe)
+        return recipe
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return self.folder.recipe()
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        policy = generation.policy_of(self.folder.recipe())
+        # Under torchrun all ranks work on the run together; the first one holds it.
+        first = int(os.environ.get("RANK", "0")) == 0
+        with self.folder.lock() if first else contextlib.nullcontext(), enforce(policy):
+            yield
+
+    # -- stages -------------------------------------------------------------------------------
+
+    async def agenerate(self, on_start: generation.OnStart | None = None) -> Progress:
+        """Generate records up to the recipe's target; see `stages.generate.generate`."""
+        with self._at_work():
+            return await generation.generate(self.folder, on_start)
+
+    def generate(self, on_start: generation.OnStart | None = None) -> Progress:
+        """`agenerate` for callers that do not await, inside an event loop or outside."""
+        return run_sync(self.agenerate(on_start), private=self.recipe.privacy == "local")
+
+    def open_batches(self) -> dict[str, int]:
+        """Requests that a provider's batch API may still be working on, by teacher."""
+        with Ledger.read(self.folder.db_path) as ledger:
+            return open_batches(ledger)
+
+    async def acancel_batches(self) -> int:
+        """Ask the provider to end its batches of this run; how many."""
+        with self._at_work():
+            return await generation.cancel_open_batches(self.folder)
+
+    async def aforget_batches(self, teacher: str) -> int:
+        """Give up batches that the provider has deleted; their requests are made anew."""
+        with self._at_work(), Ledger(self.folder.db_path) as ledger:
+            return await forget_batches(ledger, teacher)
+
+    def write_dataset(self, *, force: bool = False) -> DatasetSummary:
+        """Write ``dataset/`` from the ledger, where it is not up to date."""
+        from selfinstruct.stages.dataset import write_dataset
+
+        with self._at_work():
+            return write_dataset(self.folder, force=force)
+
+    def train_student(
+        self, *, force: bool = False, on_progress: Callable[..., None] | None = None
+    ) -> TrainSummary:
+        """Fine-tune the recipe's student on ``dataset/``; continues where it was stopped."""
+        from selfinstruct.stages.train import train_student
+
+        with self._at_work():
+            return train_student(self.folder, force=force, on_progress=on_progress)
+
+    def evaluate(
+        self, *, force: bool = False, on_progress: Callable[..., None] | None = None
+    ) -> EvaluationSummary:
+        """Measure base and student on the held-out records."""
+        from selfinstruct.stages.evaluate import evaluate
+
+        with self._at_work():
+            return evaluate(self.folder, force=force, on_progress=on_progress)
+
+    def report(self) -> Path:
+        """Write ``report.html`` and return its path."""
+        from selfinstruct.stages.report import write_report
+
+        with self._at_work():
+            return write_report(self.folder)
+
+    def plan_publish(self, **options: Any) -> PublishPlan:
+        """What publishing would send where, and what stands in its way; contacts nobody."""
+        from selfinstruct.stages.publish import plan_publish
+
+        return plan_publish(self.folder, **options)
+
+    def publish(self, **options: Any) -> list[Published]:
+        """Publish dataset and student; see `stages.publish.publish` for the options."""
+        from selfinstruct.stages.publish import publish
+
+        with self.folder.lock():  # it enforces the privacy setting itself, towards the Hub alone
+            return publish(self.folder, **options)
+
+    # -- what is in it ------------------------------------------------------------------------
+
+    def seeds(self) -> list[SeedTask]:
+        """The seed tasks the run works with."""
+        with Ledger.read(self.folder.db_path) as ledger:
+            return ledger.seeds()
+
+    def records(self, kept: bool | None = True) -> list[Record]:
+        """The kept records; all candidates with `kept` None, the rejected ones with False."""
+        with Ledger.read(self.folder.db_path) as ledger:
+            return list(ledger.records(kept))
+
+    def funnel(self) -> Funnel:
+        """What came in and what became of it."""
+        with Ledger.read(self.folder.db_path) as ledger:
+            return funnel(ledger)
+
+    def bill(self) -> list[BillLine]:
+        """What the run cost so far."""
+        with Ledger.read(self.folder.db_path) as ledger:
+            return bill(ledger)
+
+
+def generate(
+    recipe: Recipe | dict[str, Any] | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    output: str | Path | None = None,
+) -> Run:
+    """Generate the recipe's records and write the dataset; returns the run."""
+    run = Run.from_recipe(recipe, overrides=overrides, output=output)
+    run.generate()
+    run.write_dataset()
+    return run
+
+
+def train_student(run: Run | str | Path, *overrides: str, force: bool = False) -> TrainSummary:
+    """Fine-tune a student on a run's dataset, with settings such as ``student.epochs=1``."""
+    run = run if isinstance(run, Run) else Run(run)
+    run.configure(*overrides)
+    return run.train_student(force=force)
+
+
+def evaluate(run: Run | str | Path, *, force: bool = False) -> EvaluationSummary:
+    """Measure a run's base and student on its held-out records."""
+    run = run if isinstance(run, Run) else Run(run)
+    return run.evaluate(force=force)
+
+
+def run_sync(coroutine: Coroutine[Any, Any, Result], *, private: bool = True) -> Result:
+    """The result of `coroutine`, from inside a running event loop too (in a thread of its own).
+
+    Unless `private`, it may run on uvloop; see `engine.loop`.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return loop.run(coroutine, private=private)
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            outcome.append(context.run(partial(loop.run, coroutine, private=private)))
+        except BaseException as error:  # noqa: BLE001 (handed to the caller's thread, not hidden)
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name="selfinstruct")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]

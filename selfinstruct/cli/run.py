@@ -1,0 +1,114 @@
+"""``selfinstruct run RECIPE``: all stages in a row, skipping what is done."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from selfinstruct.cli.common import (
+    budget_options,
+    json_option,
+    output_option,
+    recipe_argument,
+    set_option,
+    with_budget,
+)
+from selfinstruct.core.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from selfinstruct.api import Run
+    from selfinstruct.core.recipe import Recipe
+
+# What the later stages need: found missing at the start rather than after an hour of generation.
+# By teacher kind or stage: the extra that brings it, the packages, and what they are for.
+NEEDS = {
+    "local": ("local", ("xllamacpp",), "a teacher on this machine"),
+    "openai": ("openai", ("openai",), "the teacher kind 'openai'"),
+    "azure": ("openai", ("openai",), "the teacher kind 'azure'"),
+    "anthropic": ("anthropic", ("anthropic",), "the teacher kind 'anthropic'"),
+    "bedrock": ("bedrock", ("anthropic",), "the teacher kind 'bedrock'"),
+    "vertex": ("vertex", ("anthropic",), "the teacher kind 'vertex'"),
+    "train": (
+        "train",
+        ("torch", "transformers", "trl", "peft", "datasets"),
+        "training a student",
+    ),
+    "report": ("report", ("plotly",), "the report"),
+}
+
+
+@click.command("run")
+@recipe_argument
+@budget_options
+@set_option
+@output_option
+@json_option
+def command(
+    recipe: str,
+    target: int | None,
+    max_cost: str | None,
+    overrides: tuple[str, ...],
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Do all stages of RECIPE: generate, dataset, train-student, evaluate, report.
+
+    A stage that is done, with the same settings and input, is skipped. Nothing is published.
+    """
+    from selfinstruct.api import Run
+    from selfinstruct.cli.generate import generate_live
+    from selfinstruct.cli.show import as_data, print_status
+
+    run = Run.from_recipe(recipe, overrides=with_budget(overrides, target, max_cost), output=output)
+    check_packages(run.recipe)
+    say = _quiet if as_json else _say
+    _stage(say, "generate", lambda: generate_live(run, as_json))
+    _stage(say, "dataset", run.write_dataset)
+    if run.recipe.student is not None:
+        train_and_evaluate(run, say)
+    _stage(say, "report", run.report)
+    if as_json:
+        from selfinstruct.cli.common import print_json
+
+        print_json(as_data(run))
+    else:
+        print_status(run, as_json)
+
+
+def check_packages(recipe: Recipe) -> None:
+    """Raises `MissingDependency` for the first package that a stage of `recipe` needs."""
+    teachers = [teacher for teacher in (recipe.teacher, recipe.answer_teacher) if teacher]
+    needed = [teacher.kind for teacher in teachers if teacher.kind in NEEDS]
+    for need in [*needed, *(["train"] if recipe.student is not None else []), "report"]:
+        extra, packages, purpose = NEEDS[need]
+        for package in packages:
+            if importlib.util.find_spec(package) is None:
+                raise MissingDependency(package, extra, purpose)
+
+
+def train_and_evaluate(run: Run, say: Callable[[str], None]) -> None:
+    """The student's two stages."""
+    from selfinstruct.cli.evaluate import evaluation_line
+    from selfinstruct.cli.train_student import training_line
+
+    _stage(say, "train-student", lambda: run.train_student(on_progress=training_line(say)))
+    _stage(say, "evaluate", lambda: run.evaluate(on_progress=evaluation_line(say)))
+
+
+def _stage(say: Callable[[str], None], name: str, work: Callable[[], Any]) -> None:
+    say(f"{name} ...")
+    began = time.monotonic()
+    work()
+    say(f"{name} done in {time.monotonic() - began:.0f} s")
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+def _quiet(message: str) -> None:
+    """With --json, standard output and standard error stay for programs."""

@@ -1,0 +1,366 @@
+"""The recipe: everything a run does, as YAML checked by a strict model.
+
+An unknown key is an error that names the nearest known one. Relative paths in a recipe are relative
+to the folder the command runs in; a path that is not there is looked for among the files shipped
+with the package, so that ``seeds/general.jsonl`` works in a project and from an installed wheel.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Strict(BaseModel):
+    """A section of a recipe: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SeedSource(Strict):
+    """A file or folder of human-written examples."""
+
+    path: str
+    """JSONL, JSON, CSV, Parquet or a `datasets` folder."""
+    private: bool = False
+    """A private source goes to a remote teacher only with `allow_remote: true`."""
+    allow_remote: bool = False
+    """The owner's leave to send this private source to a remote teacher."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Read at most this many examples."""
+
+
+class Price(Strict):
+    """Dollars per million tokens, as decimals."""
+
+    input: Decimal = Field(ge=0)
+    output: Decimal = Field(ge=0)
+    cached: Decimal | None = Field(default=None, ge=0)
+    """Cached input; the input price where not given."""
+    cache_write: Decimal | None = Field(default=None, ge=0)
+    """Writing to the provider's cache; the input price where not given."""
+    batch: Decimal = Field(default=Decimal(1), gt=0, le=1)
+    """What the batch API costs of these prices: 0.5 for half."""
+
+
+# Settings of a teacher that only some kinds have; with another kind they are an error.
+_OF_KINDS = {
+    "api_version": ("azure",),
+    "deployment": ("azure",),
+    "region": ("bedrock", "vertex"),
+    "project": ("vertex",),
+    "args": ("vllm",),
+}
+
+
+class TeacherConfig(Strict):
+    """A model that answers requests."""
+
+    kind: Literal[
+        "openai",
+        "anthropic",
+        "azure",
+        "bedrock",
+        "vertex",
+        "compatible",
+        "local",
+        "vllm",
+        "scripted",
+    ]
+    """`openai` and `anthropic` use the official SDKs, `azure` (OpenAI's models), `bedrock` and
+    `vertex` (Claude) the same ones; `compatible` is any OpenAI-compatible server; `local` serves a
+    GGUF file on this machine and `vllm` a model on its GPUs; `scripted` replays a file, for dry
+    runs."""
+    model: str = ""
+    """The model's name as the server knows it. For `local`: a GGUF file's path, or
+    `smollm2-135m-instruct`, which is fetched once. For `vllm`: a model folder or a Hub id. For
+    `scripted`: a JSONL file of replies."""
+    base_url: str | list[str] | None = None
+    """Where the server is, such as `http://localhost:8000/v1`. Required for `compatible`, which
+    takes a list of servers of one model too. For `azure`: the resource, such as
+    `https://NAME.openai.azure.com`."""
+    api_key_env: str | None = None
+    """The name of the environment variable that holds the key; the key itself is never stored."""
+    api_key_file: str | None = None
+    """A file that holds the key and nothing else; it goes before `api_key_env`. It is read again
+    when the server refuses the key in mid-run, so a key may be renewed."""
+    api_version: str | None = None
+    """For `azure`: the API's version, such as `2024-10-21`. Required there."""
+    deployment: str | None = None
+    """For `azure`: the deployment's name; the model's where not given."""
+    region: str | None = None
+    """For `bedrock` and `vertex`; AWS_REGION or CLOUD_ML_REGION where not given."""
+    project: str | None = None
+    """For `vertex`: the project; ANTHROPIC_VERTEX_PROJECT_ID where not given."""
+    args: list[str] = Field(default_factory=list)
+    """For `vllm`: more arguments of `vllm serve`, such as `[--max-model-len, "8192"]`."""
+    sha256: str | None = None
+    """For `local`: the checksum the GGUF file must have."""
+    temperature: float | None = Field(default=1.0, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int = Field(default=1024, ge=1)
+    """Tokens of a reply at most; also what the money cap reserves for each call."""
+    concurrency: int = Field(default=16, ge=1, le=4096)
+    """Calls in flight at once, at most. A server that is not on this machine gets 8 at first, more
+    while all goes well, and fewer when it says "too fast" (429)."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """Requests sent per minute, at most. What the server's own headers allow counts besides."""
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    """The same for tokens, those of prompts and replies together."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds after which an attempt is given up, from sending to the last byte."""
+    stall_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds without a byte after which a reply that has begun is given up."""
+    patience_s: float = Field(default=300.0, ge=0)
+    """Seconds for which a server that has answered before is waited for when it is gone."""
+    max_attempts: int = Field(default=8, ge=1)
+    """Attempts at one request before it is recorded as failed."""
+    context: int = Field(default=4096, ge=512)
+    """For `local`: tokens of context per parallel call."""
+    threads: int | None = Field(default=None, ge=1)
+    """For `local`: processor threads; all but one where not given."""
+    gpu_layers: int = -1
+    """For `local`: layers put on a GPU where there is one; -1 for all."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """More of the request's body, sent as it is. For `compatible`, null leaves a field out that the
+    server does not take, such as `{seed: null}`."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> TeacherConfig:
+        if self.kind == "compatible" and not self.base_url:
+            raise ValueError(
+                "a compatible teacher needs base_url, such as http://localhost:8000/v1"
+            )
+        if self.kind == "azure" and not (self.base_url and self.api_version):
+            raise ValueError(
+                "an azure teacher needs base_url, such as https://NAME.openai.azure.com, and "
+                "api_version, such as 2024-10-21"
+            )
+        if not self.model:
+            raise ValueError(f"a teacher of kind {self.kind!r} needs model")
+        if isinstance(self.base_url, list):
+            if self.kind != "compatible":
+                raise ValueError("a list of base_url is for a teacher of kind compatible")
+            if len(set(self.base_url)) < max(1, len(self.base_url)):
+                raise ValueError("base_url names a server twice, or none")
+        for name, kinds in _OF_KINDS.items():
+            if getattr(self, name) and self.kind not in kinds:
+                raise ValueError(f"{name} is for a teacher of kind {' or '.join(kinds)}")
+        return self
+
+    @property
+    def base_urls(self) -> list[str]:
+        """The servers' addresses; none for the kind's own."""
+        if isinstance(self.base_url, list):
+            return self.base_url
+        return [self.base_url] if self.base_url else []
+
+    @property
+    def address(self) -> str | None:
+        """The only server's address; None for the kind's own."""
+        return self.base_url if isinstance(self.base_url, str) else None
+
+
+class StrategyConfig(Strict):
+    """One way of asking the teacher for new tasks."""
+
+    kind: Literal["alpaca", "self-instruct", "json", "magpie"]
+    """`alpaca`: many numbered tasks per reply. `self-instruct`: the classic mix of 6 human and up
+    to 2 machine instructions, then an answer. `json`: one task as JSON, constrained by a schema
+    where the server can. `magpie`: only the user header as prompt, then an answer."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the requests, relative to the other strategies."""
+    prompt: str | None = None
+    """Prompt file; the shipped one of that name where not given."""
+    examples: int | None = Field(default=None, ge=1, le=64)
+    """Examples shown in the prompt. Alpaca shows 3, Self-Instruct 8, json 2."""
+    machine_examples: int | None = Field(default=None, ge=0, le=32)
+    """How many of the examples may be machine-written records kept so far."""
+    tasks_per_request: int = Field(default=20, ge=1, le=100)
+    """For `alpaca`: number the list runs to, examples included."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Overrides the teacher's temperature."""
+    answer_temperature: float | None = Field(default=None, ge=0, le=2)
+    """Temperature of the second call of `self-instruct` and `magpie`: lower gives plainer answers
+    than the one that makes instructions diverse."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Overrides the teacher's max_tokens."""
+
+
+class GenerateConfig(Strict):
+    """How many records, and at what price at most."""
+
+    target: int = Field(default=1000, ge=1)
+    """Kept records to reach; seeds are not counted."""
+    strategies: list[StrategyConfig] = Field(
+        default_factory=lambda: [StrategyConfig(kind="alpaca")], min_length=1
+    )
+    window: int | None = Field(default=None, ge=1)
+    """Slots that may be open past the last judged one. The dataset depends on it and on nothing
+    else of the speed. 16 times the teacher's concurrency where not given."""
+    max_cost: Decimal | None = Field(default=None, ge=0)
+    """Dollars that are never passed, all stages that call a teacher together."""
+    no_price: bool = False
+    """Run although no price is known for the model; the bill then counts its tokens only."""
+    max_requests: int | None = Field(default=None, ge=1)
+    """Slots to open at most, whatever was kept."""
+    give_up_after: int = Field(default=200, ge=1)
+    """Stop when this many slots in a row have kept nothing."""
+    batch_answers: bool = False
+    """Answer the instructions of `self-instruct` and `magpie` through the provider's batch API
+    (`openai`, `anthropic`): about half the price, within a day. All answers of a window go out
+    together, so set `window` to the size of a round, such as 2000."""
+    adapt: bool = True
+    """When the share kept falls, show more machine-written examples and other seeds, raise the
+    temperature and favour the strategies that still bring records."""
+    max_cost_per_record: Decimal | None = Field(default=None, ge=0)
+    """Stop when one more kept record has come to cost more dollars than this, over the last 60
+    slots."""
+
+
+class WordingConfig(Strict):
+    """Alpaca's rules on wording, as data."""
+
+    rules: str = "recipes/filters/wording.en.yaml"
+    """The rules file."""
+    enabled: bool = True
+
+
+class RougeConfig(Strict):
+    """Novelty: the longest common subsequence of words against seeds and everything kept."""
+
+    threshold: float = Field(default=0.7, gt=0, le=1)
+    """Rejected above this F1, kept at exactly this."""
+    field: Literal["instruction", "instruction+input"] = "instruction"
+    tokenizer: Literal["unicode", "alpaca"] = "unicode"
+    """`alpaca` keeps a-z and 0-9 only, as rouge_score does: other scripts then have no words and
+    are never near anything. `unicode` agrees with it on text in ASCII."""
+    enabled: bool = True
+
+
+class MinHashConfig(Strict):
+    """Near-duplicates by Jaccard similarity of word n-grams over instruction, input and output."""
+
+    threshold: float = Field(default=0.7, gt=0, le=1)
+    ngram: int = Field(default=3, ge=1, le=10)
+    enabled: bool = True
+
+
+class FiltersConfig(Strict):
+    """What a candidate must pass, in the order of the fields here."""
+
+    min_words: int = Field(default=3, ge=0)
+    """Words an instruction must have. Counted as characters / 2 where a script has no spaces."""
+    max_words: int = Field(default=150, ge=1)
+    wording: WordingConfig = Field(default_factory=WordingConfig)
+    copied: bool = True
+    """Reject copies of the examples that the prompt showed."""
+    conflicting: bool = True
+    """Reject an instruction and input that were kept already with another output."""
+    rouge: RougeConfig = Field(default_factory=RougeConfig)
+    minhash: MinHashConfig = Field(default_factory=MinHashConfig)
+
+
+class DatasetConfig(Strict):
+    """The dataset folder in the Hub's format."""
+
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the records kept from training, without near-duplicates in the training split."""
+    license: str = "other"
+    """The licence's identifier as the Hub knows it."""
+    language: list[str] = Field(default_factory=lambda: ["en"])
+    include_seeds: bool = False
+    """Add the human seeds to the training split, marked as such."""
+    system_prompt: str = ""
+    """First message of every conversation of the `messages` config, where not empty."""
+
+
+class StudentConfig(Strict):
+    """The small model that is fine-tuned."""
+
+    base: str
+    """A model folder, a Hub id, a GGUF file, or `smollm2-135m-instruct`."""
+    method: Literal["lora", "full"] = "lora"
+    epochs: float = Field(default=3.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps at most, whatever `epochs` says."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    batch_size: int = Field(default=16, ge=1)
+    """Examples per optimizer step, over all devices."""
+    micro_batch_size: int = Field(default=4, ge=1)
+    """Examples per forward pass and device."""
+    max_length: int = Field(default=512, ge=16)
+    """Tokens of prompt and answer; longer examples are truncated, and counted."""
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    save_steps: int = Field(default=50, ge=1)
+    """A checkpoint each so many steps."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    merge: bool = True
+    """Also write the student as one model, adapter merged."""
+    gpu_hour_price: Decimal = Field(default=Decimal(0), ge=0)
+    """Dollars per hour of this machine, for the bill."""
+
+
+class EvaluateConfig(Strict):
+    """The before/after measurement."""
+
+    samples: int = Field(default=4, ge=0)
+    """Held-out prompts answered by base and student, shown side by side."""
+    max_new_tokens: int = Field(default=96, ge=1)
+    max_records: int = Field(default=200, ge=1)
+    """Held-out records measured at most."""
+
+
+class PublishConfig(Strict):
+    """Where dataset and student go."""
+
+    dataset_repo: str | None = None
+    """`owner/name` on the Hub."""
+    model_repo: str | None = None
+    private: bool = True
+    endpoint: str | None = None
+    """A Hub of your own; the public one where not given."""
+    token_env: str = "HF_TOKEN"  # noqa: S105 (a variable's name)
+
+
+class Recipe(Strict):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run's folder under outputs/."""
+    seed: int = 42
+    """Seeds every random draw."""
+    privacy: Literal["local", "open"] = "open"
+    """`local` refuses every host but this machine and `allow_hosts`."""
+    allow_hosts: list[str] = Field(default_factory=list)
+    """Hosts that `privacy: local` lets through, such as a server of your own network."""
+    seeds: list[SeedSource] = Field(min_length=1)
+    teacher: TeacherConfig
+    answer_teacher: TeacherConfig | None = None
+    """Answers instructions written by `teacher`, for the strategies that answer in a second call;
+    `teacher` does both where not given."""
+    generate: GenerateConfig = Field(default_factory=GenerateConfig)
+    filters: FiltersConfig = Field(default_factory=FiltersConfig)
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig)
+    student: StudentConfig | None = None
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    publish: PublishConfig = Field(default_factory=PublishConfig)
+    prices: dict[str, Price] = Field(default_factory=dict)
+    """Prices by model name; they go before the shipped table."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _paths_are_sources(cls, value: Any) -> Any:
+        """A source may be written as its path alone, and one source without a list."""
+        if isinstance(value, (str, dict)):
+            value = [value]
+        if isinstance(value, list):
+            return [{"path": item} if isinstance(item, str) else item for item in value]
+        return value

@@ -1,0 +1,1 @@
+"""The engine: the ledger, the dispatcher and the run folder."""

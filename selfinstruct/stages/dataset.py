@@ -1,0 +1,288 @@
+"""Dataset: from the ledger to a folder that `datasets` loads and the Hub shows.
+
+    outputs/<run>/dataset/
+        README.md                      the card, with the front matter that names the files
+        data/train-*, data/test-*      config "default"; messages/* and rejected/* likewise
+        alpaca.json train.jsonl test.jsonl
+        dataset.json                   what was written, last of all
+
+The folder is written beside the old one and swapped in by renaming, so there is always a whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from selfinstruct import __version__
+from selfinstruct.core.errors import FolderError, UserError
+from selfinstruct.core.ids import fingerprint
+from selfinstruct.core.recipe import FiltersConfig, Recipe
+from selfinstruct.core.types import Record, SeedTask
+from selfinstruct.engine.accounts import BEYOND_TARGET, Funnel, bill, funnel
+from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
+from selfinstruct.engine.ledger import Ledger
+from selfinstruct.steps import card_facts, splits, tables
+from selfinstruct.steps.hub_card import dataset_card, split_file
+from selfinstruct.steps.swap import replacing
+from selfinstruct.steps.tables import Row
+
+FORMAT = 1  # raise it when the same records are to be written differently
+GENERATE = "generate"  # the bill's name for what the records cost
+SUMMARY = "dataset.json"
+SAMPLES = 3
+
+_encode = msgspec.json.Encoder().encode
+
+
+class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """dataset.json: what the dataset folder holds.
+
+    `train` and `held_out` count records; `human` of the training ones are seeds. `seeds` counts the
+    run's seed tasks, `private_seeds` those marked private. `fingerprint` is that of the settings
+    and records behind the data, `card` that of everything else the card tells. `files` maps each
+    file's path to its SHA-256.
+    """
+
+    train: int
+    held_out: int
+    rejected: int
+    beyond_target: int
+    moved_to_train: int
+    human: int
+    seeds: int
+    private_seeds: int
+    license: str
+    fingerprint: str
+    card: str
+    files: dict[str, str]
+
+
+def write_dataset(folder: RunFolder, *, force: bool = False) -> DatasetSummary:
+    """Write the run's dataset folder, or leave it where it is up to date.
+
+    Args:
+        folder: a run folder, locked by the caller.
+        force: write it even if it is up to date.
+
+    Raises `FolderError` if the run has kept nothing yet or the folder cannot be written.
+    """
+    with Ledger.read(folder.db_path) as ledger:
+        run = _Run(folder, ledger)
+        try:
+            with replacing(folder.dataset) as new:
+                done = None if force else read_summary(folder)
+                if done and (done.fingerprint, done.card) == run.marks:
+                    return done
+                summary = run.write(new)
+                write_json(new / SUMMARY, msgspec.to_builtins(summary))
+        except OSError as error:
+            raise FolderError(
+                f"{folder.dataset}: cannot be written ({error.strerror or error}); the earlier "
+                "dataset, if there was one, is still there"
+            ) from error
+    return summary
+
+
+def read_summary(folder: RunFolder) -> DatasetSummary | None:
+    """What the dataset folder holds, or None where it is missing, incomplete or of another kind."""
+    found = folder.read_json(folder.dataset / SUMMARY)
+    try:
+        summary = msgspec.convert(found, DatasetSummary)
+    except msgspec.ValidationError:
+        return None
+    whole = all((folder.dataset / name).is_file() for name in summary.files)
+    return summary if whole else None
+
+
+def export(
+    folder: RunFolder,
+    fmt: str,
+    out: Path,
+    *,
+    split: Literal["train", "test", "all"] = "train",
+) -> int:
+    """Write a split of the dataset to the file `out` in another format; returns its records.
+
+    `fmt` is one of `tables.EXPORTS`. Raises `UserError` for another format, `FolderError` where
+    there is no dataset, no such split, or `out` cannot be written.
+    """
+    if fmt not in tables.EXPORTS:
+        raise UserError(f"{fmt!r} is no export format; known are {', '.join(tables.EXPORTS)}")
+    if read_summary(folder) is None:
+        raise FolderError(f"{folder.dataset}: no dataset here; run: selfinstruct export")
+    names = ("train", "test") if split == "all" else (split,)
+    paths = [folder.dataset / split_file("default", name) for name in names]
+    found = [path for path in paths if path.is_file()]
+    if not found:
+        raise FolderError(f"{folder.dataset}: nothing is held out, so there is no test split")
+    rows = [row for path in found for row in tables.read_parquet(path)]
+    try:
+        write_atomically(out, tables.EXPORTS[fmt](rows, folder.recipe().dataset.system_prompt))
+    except OSError as error:
+        raise FolderError(f"{out}: cannot be written ({error.strerror or error})") from error
+    return len(rows)
+
+
+class _Run:
+    """What one write reads: the recipe, the ledger and the seeds."""
+
+    def __init__(self, folder: RunFolder, ledger: Ledger) -> None:
+        self.recipe: Recipe = folder.recipe()
+        self.ledger = ledger
+        self.seeds: list[SeedTask] = ledger.seeds()
+        self.humans = self.seeds if self.recipe.dataset.include_seeds else []
+        self.funnel = funnel(ledger)
+        if not self.funnel.kept:
+            raise FolderError(
+                f"{folder.path}: no record was kept yet, so there is no dataset to write; "
+                "run: selfinstruct generate"
+            )
+        self.told: dict[str, Any] = {
+            "name": self.recipe.name,
+            "sources": card_facts.sources(self.seeds),
+            "funnel": _funnel_steps(self.funnel),
+            "rejected": self.funnel.rejected,
+            "costs": _costs(ledger),
+            "checks": _checks(self.recipe.filters),
+            "version": __version__,
+        }
+        self.marks = (self._data_mark(), fingerprint(self.told))
+
+    def _data_mark(self) -> str:
+        """The fingerprint of the settings and records behind the data."""
+        digest = hashlib.sha256()
+        for record in self.ledger.records():
+            digest.update(_encode(record))
+        settings = self.recipe.dataset.model_dump(mode="json")
+        humans = [tables.seed_row(seed) for seed in self.humans]
+        return fingerprint([FORMAT, settings, humans, digest.hexdigest()])
+
+    def _rejects(self) -> Iterator[Row]:
+        for record in self.ledger.records(kept=False):
+            if record.verdict.reason != BEYOND_TARGET:
+                yield tables.rejected_row(record)
+
+    def write(self, new: Path) -> DatasetSummary:
+        """Write all but the summary into the empty folder `new`."""
+        kept = list(self.ledger.records(kept=True))
+        parts = _split(kept, self.humans, self.recipe.dataset.held_out)
+        rows = {record.candidate.id: tables.record_row(record) for record in kept}
+        train = [tables.seed_row(seed) for seed in self.humans]
+        train += [rows[name] for name in parts.train]
+        data = {"train": train, "test": [rows[name] for name in parts.held_out]}
+        files = self._write_data(new, {name: found for name, found in data.items() if found})
+        facts = card_facts.DatasetFacts(
+            **self.told,
+            license=self.recipe.dataset.license,
+            language=self.recipe.dataset.language,
+            files=files,
+            human=len(self.humans),
+            moved_to_train=parts.moved_to_train,
+            writers=card_facts.writers(kept),
+            samples=[
+                {name: rows[record][name] for name in tables.TEXT_COLUMNS}
+                for record in parts.train[:SAMPLES]  # never a human example: it may be private
+            ],
+            system_prompt=bool(self.recipe.dataset.system_prompt),
+        )
+        (new / "README.md").write_bytes(dataset_card(facts).encode())
+        return DatasetSummary(
+            train=len(train),
+            held_out=len(parts.held_out),
+            rejected=sum(files.get("rejected", {}).values()),
+            beyond_target=self.funnel.beyond_target,
+            moved_to_train=parts.moved_to_train,
+            human=len(self.humans),
+            seeds=len(self.seeds),
+            private_seeds=sum(seed.private for seed in self.seeds),
+            license=self.recipe.dataset.license,
+            fingerprint=self.marks[0],
+            card=self.marks[1],
+            files=_checksums(new),
+        )
+
+    def _write_data(self, new: Path, data: dict[str, list[Row]]) -> dict[str, dict[str, int]]:
+        """Write the configs' files and the plain copies; rows by config and split."""
+        system = self.recipe.dataset.system_prompt
+        files: dict[str, dict[str, int]] = {"default": {}, "messages": {}}
+        for name, rows in data.items():
+            talks = (tables.messages_row(row, system) for row in rows)
+            tables.write_parquet(new / split_file("default", name), "default", rows)
+            tables.write_parquet(new / split_file("messages", name), "messages", talks)
+            (new / f"{name}.jsonl").write_bytes(tables.to_jsonl(rows, system))
+            files["default"][name] = files["messages"][name] = len(rows)
+        (new / "alpaca.json").write_bytes(tables.to_alpaca(data["train"], system))
+        if self.funnel.rejected:  # `datasets` cannot load a split of no rows
+            path = new / split_file("rejected", "train")
+            count = tables.write_parquet(path, "rejected", self._rejects())
+            files["rejected"] = {"train": count}
+        return files
+
+
+def _split(kept: list[Record], humans: list[SeedTask], share: float) -> splits.Split:
+    items = [
+        splits.Item(c.id, splits.text_of(c.instruction, c.input))
+        for c in (record.candidate for record in kept)
+    ]
+    human_texts = [splits.text_of(seed.instruction, seed.input) for seed in humans]
+    return splits.split(items, share, splits.near_filters, human_texts)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+# -- what the card tells ---------------------------------------------------------------------------
+
+
+def _funnel_steps(f: Funnel) -> list[tuple[str, int]]:
+    return [
+        ("requests to the teacher", f.requests),
+        ("completions", f.completions),
+        ("of them refused by the teacher", f.refused),
+        ("of them failed after retries", f.failed),
+        ("of them not needed so far", f.unjudged),
+        ("candidates in them", f.candidates),
+        ("rejected", sum(f.rejected.values())),
+        ("over the target, not looked at", f.beyond_target),
+        ("kept", f.kept),
+    ]
+
+
+def _costs(ledger: Ledger) -> list[card_facts.Cost]:
+    return [
+        card_facts.Cost(line.item, line.quantity, line.unit, line.cost, line.estimated)
+        for line in bill(ledger)
+        if line.stage == GENERATE
+    ]
+
+
+def _checks(filters: FiltersConfig) -> list[str]:
+    """The filters that were on, in their order, in words."""
+    rouge, minhash = filters.rouge, filters.minhash
+    checks = [
+        (True, f"an instruction of {filters.min_words} to {filters.max_words} words"),
+        (filters.wording.enabled, f"the wording rules of `{Path(filters.wording.rules).name}`"),
+        (filters.copied, "not a copy of an example that its prompt showed"),
+        (filters.conflicting, "not an instruction and input kept before with another output"),
+        (
+            rouge.enabled,
+            f"novelty: ROUGE-L of the {rouge.field} at most {rouge.threshold:g} against every "
+            "human example and every record kept before",
+        ),
+        (
+            minhash.enabled,
+            f"no near-duplicate: Jaccard similarity of word {minhash.ngram}-grams over "
+            f"instruction, input and output below {minhash.threshold:g} against all of these",
+        ),
+    ]
+    return [said for enabled, said in checks if enabled]

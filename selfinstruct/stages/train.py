@@ -1,0 +1,300 @@
+"""Train: from the dataset folder to a student.
+
+    outputs/<run>/student/
+        adapter/        the LoRA adapter, with tokenizer and card (method lora)
+        merged/         the student as one model, with tokenizer and card
+        checkpoints/    only while training is under way
+        training.json   what was done, last of all
+
+A run that was stopped, kill -9 included, goes on from its last whole checkpoint with the same
+command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from selfinstruct.core.errors import FolderError, RecipeError, UserError
+from selfinstruct.core.ids import fingerprint
+from selfinstruct.core.money import from_dollars
+from selfinstruct.core.recipe import Recipe, StudentConfig
+from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
+from selfinstruct.engine.ledger import Ledger
+from selfinstruct.steps.privacy import Policy
+from selfinstruct.steps.swap import replacing
+from selfinstruct.steps.training.base import Base, find_base, same_model
+from selfinstruct.steps.training.card import StudentFacts, student_card
+from selfinstruct.steps.training.checkpoints import read_clock, remove_torn
+from selfinstruct.steps.training.export import CHECK_PROMPTS, merge, save_adapter, save_model
+from selfinstruct.steps.training.format import Examples, StudentFormat
+from selfinstruct.steps.training.loading import (
+    check_vocabulary,
+    context_length,
+    load_model,
+    load_tokenizer,
+    stored_dtype,
+)
+from selfinstruct.steps.training.measures import spread
+from selfinstruct.steps.training.plan import Plan, is_main_process
+from selfinstruct.steps.training.records import read_split
+from selfinstruct.steps.training.runtime import (
+    check_packages,
+    choose_device,
+    describe_device,
+    prepare_process,
+    quiet,
+    use_all_cores,
+    versions,
+    weight_dtype,
+)
+from selfinstruct.steps.training.summary import SUMMARY, TrainSummary, length_notes, parse_summary
+from selfinstruct.steps.training.trainer import Fitted, OnProgress, fit
+
+STAGE = "train"
+FORMAT = 1  # raise it when the same settings and records are to give another student
+# Settings that change what a training costs or leaves behind, not what the student learns.
+NOT_LEARNED = ("base", "save_steps", "merge", "gpu_hour_price")
+
+
+def train_student(
+    folder: RunFolder, *, force: bool = False, on_progress: OnProgress | None = None
+) -> TrainSummary:
+    """Fine-tune the recipe's student on the run's training records.
+
+    Args:
+        folder: a run folder with a dataset, locked by the caller.
+        force: train again although the student is up to date.
+        on_progress: called after each step with step, steps in all, loss and tokens per second.
+
+    Raises a `UserError` for what the user can mend (no dataset, no such base, a loss that is no
+    longer a number, ...) and `SelfInstructError` where the merged model differs from the adapter.
+    """
+    check_packages("training a student")
+    prepare_process()
+    recipe = folder.recipe()
+    with quiet():
+        work = _Training(folder, recipe)
+        summary = read_summary(folder)
+        if force or summary is None or summary.fingerprint != work.done_mark:
+            summary = work.run(force, on_progress)
+        if is_main_process():
+            _write_cards(folder, recipe, work.config, summary)
+        return summary
+
+
+def read_summary(folder: RunFolder) -> TrainSummary | None:
+    """What training left behind, or None where it is missing, incomplete or of another version."""
+    summary = parse_summary(folder.read_json(folder.student / SUMMARY))
+    if summary is None:
+        return None
+    parts = [part for part in (summary.adapter, summary.merged) if part is not None]
+    return summary if all((folder.path / part).is_dir() for part in parts) else None
+
+
+class _Training:
+    """One training: what it reads, and the marks that say whether it was done before."""
+
+    def __init__(self, folder: RunFolder, recipe: Recipe) -> None:
+        if recipe.student is None:
+            raise RecipeError(
+                "the recipe has no student section; add one, such as "
+                "--set student.base=smollm2-135m-instruct"
+            )
+        self.began = time.monotonic()
+        self.folder = folder
+        self.config: StudentConfig = recipe.student
+        self.checkpoints = folder.student / "checkpoints"
+        self.rows = read_split(folder.dataset, "train")
+        policy = Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
+        self.base: Base = find_base(self.config.base, policy)
+        tokenizer = load_tokenizer(self.base.folder, self.base.name)
+        self.form = StudentFormat(tokenizer, self.base.name, recipe.dataset.system_prompt)
+        self.device = choose_device(self.config.device)
+        settings = self.config.model_dump(mode="json", exclude=set(NOT_LEARNED))
+        learned = [FORMAT, settings, recipe.seed, self.base.identity, self.form.tag, self.rows]
+        self.mark = fingerprint(learned)
+        self.done_mark = fingerprint([self.mark, self.config.merge])
+        self.plan = Plan(
+            **self.config.model_dump(include=set(Plan.__struct_fields__) - {"device"}),
+            seed=recipe.seed,
+            device=self.device,
+        )
+
+    def run(self, force: bool, on_progress: OnProgress | None) -> TrainSummary:
+        """Train, write the student and the summary, and book what it took."""
+        examples = self._examples()
+        use_all_cores()
+        if not is_main_process():  # one process of several writes the results
+            return self._train(examples, 0.0, None)
+        try:
+            with Ledger(self.folder.db_path) as ledger, _session(ledger):
+                before = self._clear(ledger, force)
+                summary = self._train(examples, before, on_progress)
+                _book(ledger, self.config, summary)
+                write_json(self.folder.student / SUMMARY, msgspec.to_builtins(summary))
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
+        except OSError as error:
+            raise FolderError(
+                f"{self.folder.student}: cannot be written ({error.strerror or error}); "
+                "make room, then give the same command again"
+            ) from error
+        return summary
+
+    def _examples(self) -> Examples:
+        """The records as token ids. Raises `UserError` where nothing is left to learn from."""
+        limit = self.config.max_length
+        context = context_length(self.base.folder)
+        if context is not None and limit > context:
+            raise RecipeError(
+                f"student.max_length: {limit} is more than the {context} positions that "
+                f"{self.base.name} has; lower it to {context}"
+            )
+        examples = self.form.examples(self.rows, limit)
+        if not examples.kept:
+            raise UserError(
+                f"student.max_length: with {limit} tokens, no answer of the {len(self.rows)} "
+                "training records is left after its prompt; raise it"
+            )
+        return examples
+
+    def _clear(self, ledger: Ledger, force: bool) -> float:
+        """Remove what cannot be continued; the seconds that went into what can."""
+        clock = read_clock(self.checkpoints)
+        if clock is not None and clock.fingerprint == self.mark and not force:
+            remove_torn(self.checkpoints, self.mark)
+            return clock.seconds
+        if clock is not None:
+            price = self.config.gpu_hour_price
+            _book_hours(ledger, "this machine, training given up", clock.seconds, price)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        return 0.0
+
+    def _train(
+        self, examples: Examples, before: float, on_progress: OnProgress | None
+    ) -> TrainSummary:
+        def clock() -> float:
+            return before + time.monotonic() - self.began
+
+        dtype = weight_dtype(self.device, trained=self.config.method == "full")
+        model = load_model(self.base.folder, self.base.name, device=self.device, dtype=dtype)
+        check_vocabulary(model, self.form.tokenizer, self.base.name)
+        model, fitted = fit(
+            model,
+            self.form.tokenizer,
+            examples.kept,
+            self.plan,
+            self.checkpoints,
+            self.mark,
+            clock,
+            on_progress,
+        )
+        merged_dtype = self._export(model, examples) if is_main_process() else None
+        return self._summary(examples, fitted, merged_dtype, clock())
+
+    def _export(self, model: Any, examples: Examples) -> str | None:
+        """Write adapter and merged model; the dtype of the latter, or None where there is none."""
+        student = self.folder.student
+        adapter, merged = student / "adapter", student / "merged"
+        (student / SUMMARY).unlink(missing_ok=True)  # the student is about to be another one
+        if self.config.method == "full":
+            shutil.rmtree(adapter, ignore_errors=True)
+            dtype = stored_dtype(self.base.folder)
+            with replacing(merged) as new:
+                save_model(model, new, self.form, dtype)
+            return str(dtype).removeprefix("torch.")
+        with replacing(adapter) as new:
+            save_adapter(model, new, self.base, self.form)
+        del model
+        if not self.config.merge:
+            shutil.rmtree(merged, ignore_errors=True)
+            return None
+        chosen = spread(len(examples.kept), CHECK_PROMPTS)
+        prompts = [examples.kept[at].prompt for at in chosen]
+        with replacing(merged) as new:
+            return merge(self.base, adapter, new, self.form, prompts, self.device)
+
+    def _summary(
+        self, examples: Examples, fitted: Fitted, merged_dtype: str | None, seconds: float
+    ) -> TrainSummary:
+        shown = {"instruction": "{instruction}", "input": "{input}"}
+        return TrainSummary(
+            base=self.base.name,
+            base_hub_id=self.base.hub_id,
+            base_license=self.base.license,
+            method=self.config.method,
+            trainable_params=fitted.trainable_params,
+            total_params=fitted.total_params,
+            max_length=self.config.max_length,
+            device=describe_device(self.device),
+            seconds=round(seconds, 1),
+            steps=len(fitted.losses),
+            epochs=round(fitted.examples_seen / len(examples.kept), 3),
+            train_records=len(examples.kept),
+            tokens=sum(step.tokens for step in fitted.losses),
+            useful_tokens=fitted.useful_tokens,
+            padded_tokens=fitted.padded_tokens,
+            truncated=len(examples.truncated),
+            fully_masked=len(examples.fully_masked),
+            losses=fitted.losses,
+            merged=None if merged_dtype is None else "student/merged",
+            merged_dtype=merged_dtype,
+            adapter="student/adapter" if self.config.method == "lora" else None,
+            prompt_format=self.form.kind,
+            prompt=self.form.prompt(shown),
+            notes=length_notes(examples, self.config.max_length),
+            versions=versions(),
+            fingerprint=self.done_mark,
+        )
+
+
+@contextlib.contextmanager
+def _session(ledger: Ledger) -> Iterator[None]:
+    """Note in the ledger that this stage worked, and whether it came to its end."""
+    number, outcome = ledger.begin_session(STAGE), "stopped"
+    try:
+        yield
+        outcome = "done"
+    finally:
+        ledger.end_session(number, outcome)
+
+
+def _book(ledger: Ledger, config: StudentConfig, summary: TrainSummary) -> None:
+    _book_hours(ledger, "this machine", summary.seconds, config.gpu_hour_price)
+    ledger.expense(STAGE, "tokens trained", summary.tokens, "tokens", 0)
+
+
+def _book_hours(ledger: Ledger, item: str, seconds: float, price: Decimal) -> None:
+    ledger.expense(STAGE, item, seconds / 3600, "hours", _cost(seconds, price))
+
+
+def _cost(seconds: float, price: Decimal) -> int:
+    return from_dollars(price * Decimal(str(seconds)) / 3600)
+
+
+def _write_cards(
+    folder: RunFolder, recipe: Recipe, config: StudentConfig, summary: TrainSummary
+) -> None:
+    """Write the cards anew: they also tell settings that are not worth another training."""
+    settings = ("epochs", "learning_rate", "scheduler", "batch_size", "max_length")
+    lora = ("lora_rank", "lora_alpha", "lora_dropout") if summary.method == "lora" else ()
+    facts = StudentFacts(
+        name=recipe.name,
+        dataset_repo=recipe.publish.dataset_repo or "",
+        dataset_license=recipe.dataset.license,
+        settings={name: getattr(config, name) for name in (*settings, *lora)},
+        cost=_cost(summary.seconds, config.gpu_hour_price),
+        same_as_teacher=recipe.teacher.kind == "local"
+        and same_model(recipe.teacher.model, summary.base),
+        training=summary,
+    )
+    for part in (summary.adapter, summary.merged):
+        if part is not None:
+            card = student_card(facts, kind="adapter" if part == summary.adapter else "merged")
+            write_atomically(folder.path / part / "README.md", card.encode())

@@ -1,0 +1,240 @@
+"""The report's first part: headline tiles, what became of everything, and the bill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from selfinstruct.steps.charts.figures import flow
+from selfinstruct.steps.charts.markup import paragraph, table, tag, text
+from selfinstruct.steps.charts.numbers import count, dollars, duration, figure, percent, short
+from selfinstruct.steps.charts.page import Page
+
+
+class FunnelCounts(Protocol):
+    """How many came in at each step (`engine.accounts.Funnel`)."""
+
+    @property
+    def slots(self) -> int: ...  # noqa: D102
+    @property
+    def requests(self) -> int: ...  # noqa: D102
+    @property
+    def completions(self) -> int: ...  # noqa: D102
+    @property
+    def refused(self) -> int: ...  # noqa: D102
+    @property
+    def failed(self) -> int: ...  # noqa: D102
+    @property
+    def unjudged(self) -> int: ...  # noqa: D102
+    @property
+    def lost(self) -> int: ...  # noqa: D102
+    @property
+    def candidates(self) -> int: ...  # noqa: D102
+    @property
+    def kept(self) -> int: ...  # noqa: D102
+    @property
+    def rejected(self) -> dict[str, int]: ...  # noqa: D102
+    @property
+    def beyond_target(self) -> int: ...  # noqa: D102
+
+
+class BillEntry(Protocol):
+    """One line of the bill (`engine.accounts.BillLine`); `cost` in picodollars."""
+
+    @property
+    def stage(self) -> str: ...  # noqa: D102
+    @property
+    def item(self) -> str: ...  # noqa: D102
+    @property
+    def quantity(self) -> float: ...  # noqa: D102
+    @property
+    def unit(self) -> str: ...  # noqa: D102
+    @property
+    def cost(self) -> int: ...  # noqa: D102
+    @property
+    def estimated(self) -> bool: ...  # noqa: D102
+
+
+def tiles(
+    funnel: FunnelCounts | None,
+    target: int,
+    bill: Sequence[BillEntry],
+    training: Mapping[str, Any] | None,
+    evaluation: Mapping[str, Any] | None,
+    seconds: Mapping[str, float],
+) -> str:
+    """The headline numbers; a dash where a stage is not done."""
+    kept = funnel.kept if funnel else 0
+    spent = sum(line.cost for line in bill)
+    candidates = funnel.candidates if funnel else 0
+    each = f"{dollars(round(spent / kept))} per kept record" if kept else "nothing kept yet"
+    parts = [
+        _tile(
+            "Records kept",
+            f"{count(kept)} <small>of {count(target)}</small>",
+            f'<span class="meter" aria-hidden="true"><span style="width:{_width(kept, target)}">'
+            f"</span></span>{percent(kept, target)} of the target",
+        ),
+        _tile(
+            "Acceptance rate",
+            percent(kept, candidates) if candidates else "-",
+            f"of {count(candidates)} candidates",
+        ),
+        _tile("Spent", dollars(spent), each),
+        _loss_tile(training, evaluation),
+        _tile(
+            "Time worked",
+            duration(sum(seconds.values())) if seconds else "-",
+            text(", ".join(f"{stage} {duration(spent)}" for stage, spent in seconds.items())),
+        ),
+    ]
+    return f'<dl class="tiles">{"".join(parts)}</dl>'
+
+
+def _tile(name: str, value: str, sub: str) -> str:
+    return (
+        f'<div><dt>{text(name)}</dt><dd class="value">{value}</dd><dd class="sub">{sub}</dd></div>'
+    )
+
+
+def _width(part: float, whole: float) -> str:
+    return f"{min(100.0, 100 * part / whole if whole else 0):.1f}%"
+
+
+def _loss_tile(training: Mapping[str, Any] | None, evaluation: Mapping[str, Any] | None) -> str:
+    """Held-out loss before and after; the training loss where nothing was evaluated."""
+    before, after = ((evaluation or {}).get(when, {}).get("loss") for when in ("before", "after"))
+    if evaluation and before is not None and after is not None:
+        sub = f"on {count(evaluation.get('records', 0))} held-out records"
+        return _tile("Student's loss", _change(before, after), sub)
+    losses = [row["loss"] for row in (training or {}).get("losses") or [] if row.get("loss")]
+    if losses:
+        value = _change(losses[0], losses[-1])
+        return _tile("Student's loss", value, "in training; not evaluated yet")
+    return _tile("Student's loss", "-", "not trained yet")
+
+
+def _change(before: float, after: float) -> str:
+    return f"{before:.2f} &rarr; {after:.2f}"
+
+
+def funnel_section(page: Page, funnel: FunnelCounts) -> str:
+    """From slots to kept records, with every reason; the parts add up to the candidates."""
+    asked = max(1, funnel.completions - funnel.failed - funnel.refused - funnel.unjudged)
+    notes = [
+        f"{count(number)} {what}"
+        for number, what in (
+            (funnel.refused, "refused"),
+            (funnel.failed, "failed"),
+            (funnel.unjudged, "not judged yet"),
+        )
+        if number
+    ]
+    steps = [
+        ("Slots", funnel.slots, "places in the run, judged in order"),
+        ("Requests", funnel.requests, _lost(funnel.lost)),
+        ("Completions", funnel.completions, ", ".join(notes) or "all judged"),
+        ("Candidates", funnel.candidates, f"{figure(funnel.candidates / asked)} per completion"),
+        ("Kept", funnel.kept, f"{percent(funnel.kept, funnel.candidates)} of the candidates"),
+    ]
+    strip = "".join(
+        f"<li><span>{text(name)}</span><b>{count(number)}</b><span>{text(note)}</span></li>"
+        for name, number, note in steps
+    )
+    parts = [f'<ol class="steps">{strip}</ol>']
+    if funnel.candidates:
+        label = f"Flow of {count(funnel.candidates)} candidates: {count(funnel.kept)} kept, " + (
+            ", ".join(f"{count(n)} {reason}" for reason, n in funnel.rejected.items())
+            or "none rejected"
+        )
+        top = dict(list(funnel.rejected.items())[:16])
+        if rest := sum(funnel.rejected.values()) - sum(top.values()):
+            top["other reasons"] = rest
+        parts.append(
+            page.chart(
+                "flow",
+                label,
+                "auto",
+                lambda theme: flow(theme, funnel.kept, funnel.beyond_target, top),
+                kind="wide-only",
+            )
+        )
+        parts.append(_verdict_table(funnel))
+    return "".join(parts)
+
+
+def _lost(lost: int) -> str:
+    return f"{count(lost)} lost in a crash" if lost else "each paid for once"
+
+
+def _verdict_table(funnel: FunnelCounts) -> str:
+    """Each verdict with its count; says so if the counts should ever fail to add up."""
+    entries = [("kept", funnel.kept, "kept")]
+    if funnel.beyond_target:
+        entries.append(("beyond the target", funnel.beyond_target, "beyond"))
+    entries += [(reason, number, "") for reason, number in funnel.rejected.items()]
+    most = max(number for _, number, _ in entries) or 1
+    rows = [
+        (
+            text(name.replace("_", " ")),
+            count(number),
+            percent(number, funnel.candidates),
+            f'<span class="track"><span class="bar {kind}" style="width:{_width(number, most)}">'
+            "</span></span>",
+        )
+        for name, number, kind in entries
+    ]
+    total = sum(number for _, number, _ in entries)
+    made = table(
+        "What became of the candidates",
+        ("Verdict", "Candidates", "Share", ""),
+        rows,
+        numbers=(1, 2),
+        foot=[("All candidates", count(total), percent(total, funnel.candidates), "")],
+    )
+    if total != funnel.candidates:
+        made += (
+            '<p class="warning">These do not add up to the '
+            f"{count(funnel.candidates)} candidates of the ledger; generate judges them again.</p>"
+        )
+    return made
+
+
+def money_section(bill: Sequence[BillEntry], kept: int) -> str:
+    """The bill: one row a stage and item, what may have been billed standing out."""
+    if not bill:
+        return paragraph("Nothing was spent yet.")
+    grouped: dict[tuple[str, str], list[BillEntry]] = {}
+    for line in bill:
+        grouped.setdefault((line.stage, line.item), []).append(line)
+    rows, loud = [], []
+    for n, ((stage, item), lines) in enumerate(grouped.items()):
+        used = ", ".join(_used(line) for line in lines if line.quantity)
+        unsure = any(line.estimated for line in lines)
+        marks = f" {tag('estimated', 'second')}" if unsure else ""
+        if item.startswith("possibly billed"):
+            loud.append(n)
+        cost = dollars(sum(line.cost for line in lines))
+        rows.append((text(stage), text(item) + marks, text(used), cost))
+    total = sum(line.cost for line in bill)
+    foot = [("Total", "", "", dollars(total))]
+    if kept:
+        foot.append(("Per kept record", "", "", dollars(round(total / kept))))
+    made = table("The bill", ("Stage", "Item", "Used", "Cost"), rows, numbers=(3,), foot=foot,
+                 marked=loud, kind="bill")  # fmt: skip
+    if loud:
+        made += paragraph(
+            "Possibly billed: calls that ended without an answer, such as those in flight when a "
+            "process was stopped. The provider may or may not charge them; they are counted here "
+            "at the most they can have cost.",
+            "note",
+        )
+    if not total:
+        made += paragraph("No money was spent: nothing on this bill has a price.", "note")
+    return made
+
+
+def _used(line: BillEntry) -> str:
+    number = short(line.quantity) if line.quantity >= 100_000 else count(line.quantity)
+    one = line.quantity == 1 and line.unit.endswith("s")
+    return f"{number} {line.unit.removesuffix('s') if one else line.unit}"

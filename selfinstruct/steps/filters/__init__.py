@@ -1,0 +1,1 @@
+"""Filters: reasons to reject a candidate, one module a family."""

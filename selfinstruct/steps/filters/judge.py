@@ -1,0 +1,96 @@
+"""The filters of a recipe, and the judge that asks them in order.
+
+The order is part of what a reason means: the first filter that rejects gives it. Shape of the
+instruction, wording, copies of the prompt, output, conflicts, novelty, near-duplicates: from what
+one candidate shows by itself to what it is next to everything kept, and from cheap to dear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from selfinstruct.core.recipe import FiltersConfig
+from selfinstruct.core.types import Candidate, Filter, SeedTask, Verdict
+from selfinstruct.steps.filters import conflicting, copied, minhash, novelty, shape, wording
+from selfinstruct.steps.filters.wording_rules import load_rules
+
+REASONS: dict[str, str] = {
+    **shape.REASONS,
+    **wording.REASONS,
+    **copied.REASONS,
+    **conflicting.REASONS,
+    **novelty.REASONS,
+    **minhash.REASONS,
+}
+"""Every reason a candidate can be rejected for, with one line that explains it."""
+
+# Filters that need the instruction and its parents only: they may run before an answer is paid for.
+SCREENING = frozenset({"shape", "wording", "copied"})
+
+
+def build_filters(config: FiltersConfig) -> list[Filter]:
+    """The filters that `config` asks for, in the order they are tried.
+
+    Raises:
+        RecipeError: the wording rules cannot be read, or a threshold cannot be served.
+    """
+    rouge = config.rouge
+    filters: list[Filter] = [shape.InstructionShape(config.min_words, config.max_words)]
+    if config.wording.enabled:
+        filters.append(wording.Wording(load_rules(config.wording.rules)))
+    if config.copied:
+        filters.append(copied.Copied(rouge.threshold, rouge.field, rouge.tokenizer))
+    filters.append(shape.OutputShape())
+    if config.conflicting:
+        filters.append(conflicting.Conflicting())
+    if rouge.enabled:
+        filters.append(novelty.Novelty(rouge.threshold, rouge.field, rouge.tokenizer))
+    if config.minhash.enabled:
+        filters.append(minhash.NearDuplicate(config.minhash.threshold, config.minhash.ngram))
+    return filters
+
+
+class Judge:
+    """Decides on candidates one after the other; each decision depends on what was kept before.
+
+    Args:
+        filters: in the order they are tried.
+    """
+
+    def __init__(self, filters: Sequence[Filter]) -> None:
+        self._filters = tuple(filters)
+        self._screening = tuple(one for one in filters if one.name in SCREENING)
+
+    def prime(self, seeds: Iterable[SeedTask]) -> None:
+        """Add the seed tasks, before the first candidate."""
+        for seed in seeds:
+            self.add(seed)
+
+    def add(self, item: Candidate | SeedTask) -> None:
+        """Let every filter remember a seed task, or a candidate kept in another session."""
+        for one in self._filters:
+            one.add(item)
+
+    def screen(self, candidate: Candidate) -> Verdict | None:
+        """The verdict on a candidate without output so far, or None; changes nothing.
+
+        It depends on the candidate and its parents alone, so it is the same at any time after the
+        parents were added, and `judge` would come to it too.
+        """
+        return _first_verdict(self._screening, candidate)
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        """The verdict on a candidate; a kept one is added."""
+        verdict = _first_verdict(self._filters, candidate)
+        if verdict is None:
+            self.add(candidate)
+            verdict = Verdict(candidate_id=candidate.id)
+        return verdict
+
+
+def _first_verdict(filters: Iterable[Filter], candidate: Candidate) -> Verdict | None:
+    for one in filters:
+        verdict = one.check(candidate)
+        if verdict is not None:
+            return verdict
+    return None

@@ -1,0 +1,76 @@
+"""Novelty: reject what is near a seed or a kept record by ROUGE-L.
+
+The rule of Self-Instruct (Wang et al., 2022) and Stanford Alpaca: a candidate whose F1 with
+anything in the pool is above the threshold is dropped, at exactly the threshold it is kept. What is
+dropped blocks nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from selfinstruct.core.types import Candidate, SeedTask, Verdict
+from selfinstruct.steps.filters.rouge import show
+from selfinstruct.steps.words import TOKENIZERS
+
+NOT_NOVEL = "not_novel"
+REASONS = {NOT_NOVEL: "its words are too close to those of a seed or a kept record (ROUGE-L)"}
+
+MAX_CHARACTERS = 100_000  # of a text that are compared; `rouge_index` also limits its words
+
+Field = Literal["instruction", "instruction+input"]
+TokenizerName = Literal["unicode", "alpaca"]
+
+
+def compared_text(item: Candidate | SeedTask, field: Field) -> str:
+    """The text of `item` that novelty is about, cut at `MAX_CHARACTERS`."""
+    if field == "instruction+input" and item.input:
+        return f"{item.instruction}\n{item.input}"[:MAX_CHARACTERS]
+    return item.instruction[:MAX_CHARACTERS]
+
+
+class Novelty:
+    """Rejects a candidate whose ROUGE-L F1 with anything added is above `threshold`.
+
+    Args:
+        threshold: 0 < threshold <= 1; 1 rejects nothing.
+        field: what is compared.
+        tokenizer: a name in `words.TOKENIZERS`. A text without words is near nothing.
+    """
+
+    name = "novelty"
+
+    def __init__(
+        self,
+        threshold: float = 0.7,
+        field: Field = "instruction",
+        tokenizer: TokenizerName = "unicode",
+    ) -> None:
+        # Here, as naming the reasons must not cost the import of numpy.
+        from selfinstruct.steps.filters.rouge_index import RougeIndex
+
+        self._threshold = threshold
+        self._field = field
+        self._words = TOKENIZERS[tokenizer]
+        self._index = RougeIndex(threshold)
+        self._item_ids: list[str] = []
+
+    def check(self, candidate: Candidate) -> Verdict | None:
+        """A verdict that names the nearest neighbour, the earliest of equals, and its F1."""
+        near = self._index.nearest(self._words(compared_text(candidate, self._field)))
+        if near is None:
+            return None
+        neighbour = self._item_ids[near.position]
+        return Verdict(
+            candidate_id=candidate.id,
+            reason=NOT_NOVEL,
+            detail=f"ROUGE-L {show(near.score, self._threshold)} with {neighbour}, "
+            f"over {self._threshold:g}",
+            neighbour=neighbour,
+            score=near.score,
+        )
+
+    def add(self, item: Candidate | SeedTask) -> None:
+        """Remember a seed task or a kept candidate."""
+        self._index.add(self._words(compared_text(item, self._field)))
+        self._item_ids.append(item.id)

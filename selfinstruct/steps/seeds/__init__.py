@@ -1,0 +1,1 @@
+"""Reading human-written examples: files, rows, layouts, seed tasks. Start at `reader`."""

@@ -1,0 +1,1 @@
+"""Strategies: how requests are made and how their completions are parsed."""

@@ -1,0 +1,1 @@
+"""The student: from records to token ids, a trained adapter, a merged model and its measures."""

@@ -1,0 +1,145 @@
+"""Where the student's base is: a folder of safetensors on this machine, whatever was named."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from selfinstruct.core.errors import UserError
+from selfinstruct.core.ids import fingerprint
+from selfinstruct.steps.privacy import Policy, hub_is_off
+from selfinstruct.steps.teachers.models import KNOWN, cache_folder, resolve
+from selfinstruct.steps.training.gguf_base import convert_gguf, read_source
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# Everything but the copies of the same weights in other formats.
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
+# These GGUF files do not say themselves which model on the Hub they were made from.
+ORIGINS = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """A base that is ready to load.
+
+    `name` is what the recipe says, `hub_id` the model's name on the Hub where it is known,
+    `license` its identifier there ("" if unknown). `identity` changes when the files do.
+    """
+
+    name: str
+    folder: Path
+    identity: str
+    hub_id: str = ""
+    license: str = ""
+
+
+def find_base(name: str, policy: Policy) -> Base:
+    """The base called `name`: a model folder, a GGUF file, a shipped name, or a Hub id.
+
+    Args:
+        name: `student.base` of the recipe.
+        policy: the run's privacy. A local one fetches nothing, and neither does the Hub's own
+            offline switch; what is in the caches of this machine is used in every case.
+
+    Raises `UserError` in one line where there is no such base.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _from_folder(name, path)
+    if name.lower().endswith(".gguf"):
+        if not path.is_file():
+            raise UserError(f"student.base: {name}: no such GGUF file")
+        return _from_gguf(name, path)
+    if name.lower() in KNOWN:
+        return _from_gguf(name, resolve(name, policy=policy))
+    if _HUB_ID.match(name):
+        offline = policy.local or hub_is_off()
+        return _from_folder(name, _from_hub(name, offline=offline), hub_id=name)
+    raise UserError(
+        f"student.base: {name}: neither a model folder, a GGUF file, {' or '.join(KNOWN)}, "
+        "nor a Hub id such as owner/name"
+    )
+
+
+def _from_gguf(name: str, path: Path) -> Base:
+    folder = convert_gguf(path, cache_folder() / "converted")
+    source = read_source(folder)
+    return Base(
+        name=name,
+        folder=folder,
+        identity=folder.name,
+        hub_id=ORIGINS.get(name.lower(), source.hub_id if source else ""),
+        license=source.license if source else "",
+    )
+
+
+def _from_folder(name: str, folder: Path, hub_id: str = "") -> Base:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UserError(
+            f"student.base: {name}: is an adapter, not a model; give its base, or a merged model"
+        )
+    if not (folder / "config.json").is_file():
+        raise UserError(f"student.base: {name}: holds no config.json, so it is no model folder")
+    weights = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+    if not weights:
+        raise UserError(f"student.base: {name}: holds no weights (*.safetensors)")
+    sizes = {path.name: path.stat().st_size for path in weights}
+    settings = {
+        path.name: path.read_text("utf-8", "replace")
+        for path in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")])
+        if path.stat().st_size < 2**20  # a tokenizer's vocabulary is told by its size
+    }
+    sizes |= {path.name: path.stat().st_size for path in folder.glob("tokenizer*")}
+    source = read_source(folder)
+    return Base(
+        name=name,
+        folder=folder,
+        identity=fingerprint([sizes, settings]),
+        hub_id=hub_id or (source.hub_id if source else ""),
+        license=(source.license if source else "") or _card_license(folder),
+    )
+
+
+def _from_hub(name: str, *, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=offline))
+    except LocalEntryNotFoundError:
+        why = "not in the Hub's cache on this machine, and the Hub may not be asked"
+        if not offline:
+            why = "not in the Hub's cache on this machine, and the Hub cannot be reached"
+        raise UserError(
+            f"student.base: {name}: no such folder here, and {why}; "
+            "fetch it where that is allowed, or give a model folder"
+        ) from None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"student.base: {name}: the Hub did not give it ({first})") from None
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names of models mean the same weights: the same name or the same file."""
+    if one == other:
+        return True
+    paths = Path(one).expanduser(), Path(other).expanduser()
+    return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
+
+
+def _card_license(folder: Path) -> str:
+    """The licence a model card's front matter names, or ""."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return ""
+    _, opened, rest = card.read_text("utf-8", "replace").partition("---\n")
+    try:
+        front = yaml.safe_load(rest.partition("\n---")[0]) if opened else None
+    except yaml.YAMLError:
+        return ""
+    found = front.get("license", "") if isinstance(front, dict) else ""
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,74 @@
+"""How a student is trained, and what came of each step."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Literal
+
+import msgspec
+
+from selfinstruct.core.errors import RecipeError
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one training; see `core.recipe.StudentConfig` for their meaning."""
+
+    method: Literal["lora", "full"]
+    epochs: float
+    max_steps: int | None
+    learning_rate: float
+    batch_size: int
+    micro_batch_size: int
+    warmup_ratio: float
+    scheduler: Literal["cosine", "linear", "constant"]
+    weight_decay: float
+    lora_rank: int
+    lora_alpha: int
+    lora_dropout: float
+    save_steps: int
+    seed: int
+    device: str
+
+
+class StepLog(msgspec.Struct, frozen=True):
+    """One optimizer step: mean loss over its answer tokens, tokens without padding, seconds."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float | None
+    tokens: int
+    seconds: float
+
+
+def accumulation(plan: Plan, processes: int) -> tuple[int, int]:
+    """Micro-batch size and micro-batches per step that make up `plan.batch_size` exactly.
+
+    The micro-batch is the largest divisor that is not above `plan.micro_batch_size`. Raises
+    `RecipeError` where the batch cannot be shared out evenly among `processes`.
+    """
+    share, left = divmod(plan.batch_size, processes)
+    if left or not share:
+        raise RecipeError(
+            f"student.batch_size: {plan.batch_size} examples cannot be shared out evenly among "
+            f"{processes} processes; make it a multiple of {processes}"
+        )
+    limit = min(plan.micro_batch_size, share)
+    micro = next(size for size in range(limit, 0, -1) if share % size == 0)
+    return micro, share // micro
+
+
+def step_count(examples: int, batch_size: int) -> int:
+    """Optimizer steps for `examples` in order, the last one possibly short."""
+    return math.ceil(examples / batch_size)
+
+
+def process_count() -> int:
+    """Processes that train together, as torchrun or accelerate tell each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the results."""
+    return int(os.environ.get("RANK", "0")) == 0

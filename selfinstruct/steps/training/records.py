@@ -1,0 +1,46 @@
+"""The rows of a dataset folder that a student is trained or measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from selfinstruct.core.errors import FolderError
+
+COLUMNS = ("id", "instruction", "input", "output")
+Row = dict[str, Any]
+
+
+def read_split(dataset: Path, split: Literal["train", "test"]) -> list[Row]:
+    """The rows of a split, with id, instruction, input and output, in the files' order.
+
+    Raises `FolderError` where the split is not there, empty, unreadable or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths = sorted((dataset / "data").glob(f"{split}-*.parquet"))
+    if not paths:
+        raise FolderError(f"{dataset}: {_MISSING[split]}")
+    rows: list[Row] = []
+    for path in paths:
+        try:
+            rows += pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise FolderError(
+                f"{path}: cannot be read as records ({first}); run: selfinstruct export --force"
+            ) from None
+        missing = [name for name in COLUMNS if rows and name not in rows[-1]]
+        if missing:
+            raise FolderError(f"{path}: has no column {missing[0]!r}; run: selfinstruct export")
+    if not rows:
+        raise FolderError(f"{dataset}: {_MISSING[split]}")
+    return rows
+
+
+_MISSING = {
+    "train": "no training records here; run: selfinstruct export",
+    "test": "no held-out records here, so there is nothing to measure on; "
+    "set dataset.held_out above 0, or generate more records, then run: selfinstruct export",
+}

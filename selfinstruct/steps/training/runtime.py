@@ -1,0 +1,135 @@
+"""What training and evaluation share about this machine and its libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from selfinstruct.core.errors import MissingDependency, RecipeError
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
+_CHATTY = ("transformers", "trl", "peft", "accelerate", "datasets", "huggingface_hub")
+
+
+def check_packages(purpose: str) -> None:
+    """Raises `MissingDependency` for the first package that is not there; imports nothing."""
+    for package in PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency(package, "train", purpose)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that the result depends on."""
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
+
+
+def prepare_process() -> None:
+    """Set what the libraries read from the environment; best called before they are imported.
+
+    Threads that wait for work sleep instead of spinning: on cores shared with anything else,
+    spinning threads keep the one they wait for from running, and generation on two busy cores was
+    eight times slower. And nobody counts users: TRL would tell the Hub of every trainer made.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")  # the same for LLVM's and Intel's OpenMP
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["DO_NOT_TRACK"] = "1"
+    # The environment is read at import, which may lie behind us.
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:
+        constants.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep progress bars, advice and deprecation notes of the libraries off the terminal.
+
+    Nothing is hidden where the logger `selfinstruct` is set to DEBUG.
+    """
+    if logging.getLogger("selfinstruct").isEnabledFor(logging.DEBUG):
+        yield
+        return
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    datasets_bars = datasets.are_progress_bars_disabled()
+    transformers_bars = transformers_logging.is_progress_bar_enabled()
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        datasets.disable_progress_bars()
+        transformers_logging.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if not datasets_bars:
+            datasets.enable_progress_bars()
+        if transformers_bars:
+            transformers_logging.enable_progress_bar()
+
+
+def choose_device(wanted: str) -> str:
+    """`wanted`, or for "auto" the best that is there: "cuda", "mps" or "cpu".
+
+    Raises `RecipeError` for a device this machine, or this build of PyTorch, has not.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next((name for name, found in there.items() if found), "cpu")
+    if not there.get(wanted, True):
+        raise RecipeError(
+            f"student.device: {wanted!r} is not there for PyTorch {torch.__version__}; "
+            "set it to auto or cpu"
+        )
+    return wanted
+
+
+def describe_device(device: str) -> str:
+    """`device` for people, such as "cpu (2 threads)"."""
+    import torch
+
+    if device == "cuda":
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device == "cpu" else device
+
+
+def use_all_cores() -> None:
+    """Let PyTorch use every core this process may run on, unless OMP_NUM_THREADS says else."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(cores or 1)
+
+
+def compute_dtype(device: str) -> Any:
+    """The dtype to compute in: bfloat16 where the GPU has it, else float32."""
+    import torch
+
+    if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
+
+
+def weight_dtype(device: str, *, trained: bool) -> Any:
+    """The dtype of the base's weights; those that are trained stay in float32.
+
+    Small updates to a bfloat16 weight are rounded away.
+    """
+    import torch
+
+    return torch.float32 if trained else compute_dtype(device)

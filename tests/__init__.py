@@ -1,0 +1,1 @@
+"""The suite; one module for each module of the package."""

@@ -1,0 +1,219 @@
+"""Near-duplicates: what is rejected, how sure the bands are, and that nothing is random."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfinstruct.core.errors import RecipeError
+from selfinstruct.core.types import Candidate
+from selfinstruct.steps.filters.minhash import (
+    NEAR_DUPLICATE,
+    RECALL,
+    NearDuplicate,
+    _Bander,
+    bands_and_rows,
+    grams,
+)
+from selfinstruct.steps.words import unicode_words
+
+
+def candidate(output: str, *, instruction: str = "", input: str = "", id: str = "c") -> Candidate:
+    return Candidate(
+        id=id, slot=0, index=0, strategy="", instruction=instruction, input=input, output=output
+    )
+
+
+def jaccard(one: str, other: str, size: int = 3) -> float:
+    left, right = grams(unicode_words(one), size), grams(unicode_words(other), size)
+    return len(left & right) / len(left | right) if left | right else 0.0
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.99, 1.0])
+def test_bands_reach_the_recall_at_every_threshold(threshold: float) -> None:
+    """The formula of banding gives at least 99% at the threshold, with the most rows that do."""
+    bands, rows = bands_and_rows(threshold)
+    assert 1 - (1 - threshold**rows) ** bands >= RECALL
+    if rows > 1:
+        assert bands * rows <= 140
+        assert 1 - (1 - threshold**rows) ** (bands - 1) < RECALL or bands == 1
+
+
+def test_the_default_bands() -> None:
+    """At 0.7: 26 bands of 5 rows, one band more than would miss the recall."""
+    assert bands_and_rows(0.7) == (26, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "count"),
+    [("a b c d", 3, 2), ("a b c", 3, 1), ("a b", 3, 1), ("a", 3, 1), ("", 3, 0), ("a b a b", 2, 2)],
+)
+def test_short_texts_have_shorter_grams(text: str, size: int, count: int) -> None:
+    """A text of fewer words than an n-gram is one shorter n-gram; no words, no n-grams."""
+    assert len(grams(text.split(), size)) == count
+
+
+def edited(rng: random.Random, words: list[str], edits: int) -> list[str]:
+    """`words` with some replaced by words that occur nowhere else."""
+    out = list(words)
+    for at in rng.sample(range(len(out)), edits):
+        out[at] = f"x{rng.randrange(10**9)}"
+    return out
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.9])
+def test_pairs_just_above_the_threshold_are_found(threshold: float) -> None:
+    """Of a thousand pairs above the threshold, most of them barely, 99% are found."""
+    rng = random.Random(5)
+    near = NearDuplicate(threshold)
+    pairs: list[str] = []
+    while len(pairs) < 1000:
+        words = [f"w{rng.randrange(10**9)}" for _ in range(100)]
+        other = " ".join(edited(rng, words, round((1 - threshold) * 22)))
+        if jaccard(" ".join(words), other) >= threshold:
+            near.add(candidate(" ".join(words), id=str(len(pairs))))
+            pairs.append(other)
+    found = [near.check(candidate(text)) for text in pairs]
+    hits = sum(verdict is not None for verdict in found)
+    assert hits >= 990
+    assert all(verdict is None or verdict.neighbour == str(at) for at, verdict in enumerate(found))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from("abcde"), max_size=12), max_size=8),
+    st.sampled_from([0.3, 0.5, 0.7, 1.0]),
+)
+def test_what_is_rejected_is_truly_near(texts: list[list[str]], threshold: float) -> None:
+    """Each verdict's score is the exact Jaccard similarity with its neighbour, from the threshold
+    up: nothing is rejected by an estimate.
+    """
+    near = NearDuplicate(threshold)
+    for at, words in enumerate(texts):
+        text = " ".join(words)
+        verdict = near.check(candidate(text))
+        if verdict is not None:
+            other = " ".join(texts[int(verdict.neighbour)])
+            assert verdict.reason == NEAR_DUPLICATE
+            assert verdict.score == jaccard(text, other)
+            assert verdict.score >= threshold
+        near.add(candidate(text, id=str(at)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abcd"), min_size=2, max_size=14), max_size=14))
+def test_every_text_that_shares_a_band_is_measured(texts: list[list[str]]) -> None:
+    """However many texts a band holds, the verdict is that of measuring all that share one."""
+    threshold = 0.3
+    near, bander = NearDuplicate(threshold), _Bander(*bands_and_rows(threshold))
+    bands: list[set[int]] = []
+    for at, words in enumerate(texts):
+        text = " ".join(words)
+        own = set(bander(grams(words, 3)))
+        scores = {
+            -other: jaccard(text, " ".join(texts[other]))
+            for other in range(at)
+            if own & bands[other]
+        }
+        best = max(((score, other) for other, score in scores.items()), default=(0.0, 0))
+        verdict = near.check(candidate(text))
+        if best[0] >= threshold:
+            assert verdict is not None
+            assert (verdict.score, verdict.neighbour) == (best[0], str(-best[1]))
+        else:
+            assert verdict is None
+        near.add(candidate(text, id=str(at)))
+        bands.append(own)
+
+
+def test_a_text_is_found_in_bands_that_others_filled_before() -> None:
+    """Hundreds of farther texts that share all its bands do not hide the nearest one."""
+    rng = random.Random(3)
+    words = [f"w{number}" for number in range(40)]
+    near = NearDuplicate(0.3)
+    for number in range(300):
+        near.add(candidate(" ".join(edited(rng, words, 3)), id=f"far{number}"))
+    near.add(candidate(" ".join([*words, "end"]), id="nearest"))
+    verdict = near.check(candidate(" ".join(words)))
+    assert verdict is not None
+    assert verdict.neighbour == "nearest"
+
+
+def test_equal_sets_are_always_found() -> None:
+    """Texts with the same n-grams share every band, whatever the threshold."""
+    for threshold in (0.02, 0.7, 1.0):
+        near = NearDuplicate(threshold)
+        near.add(candidate("Ten words that make quite a sensible sentence of text", id="1"))
+        verdict = near.check(candidate("ten words, that make quite a sensible sentence of text!"))
+        assert verdict is not None
+        assert (verdict.neighbour, verdict.score) == ("1", 1.0)
+
+
+def test_rejected_at_exactly_the_threshold() -> None:
+    """Four of five 3-grams shared is 0.8: rejected at 0.8, kept at 0.81."""
+    first, second = "a b c d e f", "a b c d e f g"
+    assert jaccard(first, second) == 0.8
+    for threshold, rejected in [(0.8, True), (0.81, False)]:
+        near = NearDuplicate(threshold)
+        near.add(candidate(first))
+        assert (near.check(candidate(second)) is not None) is rejected
+
+
+def test_the_most_similar_is_named_and_the_earliest_of_equals() -> None:
+    """Among several neighbours the most similar is named, of equals the first."""
+    near = NearDuplicate(0.3)
+    base = " ".join("abcdefghijklmnop")
+    near.add(candidate(base + " q r s", id="far"))
+    near.add(candidate(base, id="first"))
+    near.add(candidate(base, id="second"))
+    verdict = near.check(candidate(base))
+    assert verdict is not None
+    assert verdict.neighbour == "first"
+
+
+def test_instruction_input_and_output_count_together() -> None:
+    """A new instruction over the same long input and output is a near-duplicate."""
+    text = " ".join(f"w{number}" for number in range(60))
+    near = NearDuplicate(0.7)
+    near.add(candidate(text, instruction="Summarise this text", input=text[::-1], id="1"))
+    verdict = near.check(candidate(text, instruction="Make it shorter", input=text[::-1]))
+    assert verdict is not None
+    assert near.check(candidate("Nothing of the kind", instruction="Make it shorter")) is None
+
+
+def test_text_without_words_is_near_nothing() -> None:
+    """Two texts of emoji only are not duplicates of each other."""
+    near = NearDuplicate(0.7)
+    near.add(candidate("😀 😀"))
+    assert near.check(candidate("😀 😀")) is None
+
+
+def test_bands_are_the_same_in_every_process() -> None:
+    """Which pairs are looked at depends on the texts alone, not on Python's hash seed."""
+    program = (
+        "from selfinstruct.steps.filters.minhash import _Bander, grams\n"
+        "print(_Bander(26, 5)(grams('one two three four five'.split(), 3)))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+    assert outputs.pop().startswith("(")
+
+
+def test_too_low_a_threshold_is_an_error_of_the_recipe() -> None:
+    """A threshold that no sane number of bands can serve is refused, with the way out."""
+    with pytest.raises(RecipeError, match=r"minhash\.threshold is 0\.01: must be at least 0\.02"):
+        NearDuplicate(0.01)

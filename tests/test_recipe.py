@@ -1,0 +1,111 @@
+"""Recipes: strict, overridable, and with errors that name the place and the nearest key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selfinstruct.core.errors import RecipeError
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.recipe_file import load_recipe, override_recipe
+from selfinstruct.core.shipped import shipped_root
+
+MINIMAL = "seeds: [s.jsonl]\nteacher: {kind: scripted, model: replies.jsonl}\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    """A recipe file with this text."""
+    path = folder / "mine.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_the_name_defaults_to_the_files(tmp_path: Path) -> None:
+    """A recipe without a name is called like its file."""
+    assert load_recipe(write(tmp_path, MINIMAL)).name == "mine"
+
+
+def test_overrides_go_before_the_file(tmp_path: Path) -> None:
+    """--set reaches nested keys and list entries, with YAML values."""
+    recipe = load_recipe(
+        write(tmp_path, MINIMAL),
+        [
+            "generate.target=7",
+            "seeds.0=other.jsonl",
+            "filters.rouge.threshold=0.5",
+            "privacy=local",
+        ],
+    )
+    assert (recipe.generate.target, recipe.seeds[0].path) == (7, "other.jsonl")
+    assert (recipe.filters.rouge.threshold, recipe.privacy) == (0.5, "local")
+    assert override_recipe(recipe, ["generate.target=8"]).generate.target == 8
+    changed = load_recipe(
+        write(tmp_path, MINIMAL),
+        ["seeds.0.limit=3", r"prices.gpt-4\.1.input=1", r"prices.gpt-4\.1.output=2"],
+    )
+    assert (changed.seeds[0].path, changed.seeds[0].limit) == ("s.jsonl", 3)
+    assert list(changed.prices) == ["gpt-4.1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (MINIMAL + "generate: {targt: 5}", "unknown key 'generate.targt'; did you mean 'target'?"),
+        (MINIMAL + "teachr: {}", "unknown key 'teachr'; did you mean 'teacher'?"),
+        (
+            MINIMAL + "generate: {strategies: [{kind: alpaca, wieght: 1}]}",
+            "unknown key 'generate.strategies.0.wieght'; did you mean 'weight'?",
+        ),
+        (MINIMAL + "zzz: 1", "unknown key 'zzz'; known are"),
+        ("seeds: [s.jsonl]\n", "the key 'teacher' is missing"),
+        (MINIMAL.replace("scripted", "magic"), "teacher.kind: input should be 'openai'"),
+        (MINIMAL.replace("scripted", "compatible"), "a compatible teacher needs base_url"),
+        (MINIMAL + "generate: {target: 0}", "generate.target: input should be greater"),
+        ("seeds: []\nteacher: {kind: scripted, model: m}", "seeds: list should have at least 1"),
+        ("- a\n- b\n", "a recipe is a mapping of keys, this is a list"),
+        ("", "a recipe is a mapping of keys, this is empty"),
+        ("a: [1\nb: 2\n", "not YAML: "),
+        (MINIMAL + "student: {method: lora}", "the key 'student.base' is missing"),
+    ],
+)
+def test_a_bad_recipe_is_explained_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    """The error names the file, the key and what to write instead."""
+    path = write(tmp_path, text)
+    with pytest.raises(RecipeError) as error:
+        load_recipe(path)
+    assert str(path) in str(error.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("target", "write it as key=value"),
+        ("seeds.5=x", "no position in a list of 1"),
+        ("name.x=1", "'name' is a value"),
+        ("generate.target=[", "the value is not YAML"),
+        ("generate.targets=3", "did you mean 'target'?"),
+    ],
+)
+def test_a_bad_override_is_explained(tmp_path: Path, override: str, says: str) -> None:
+    """So does a --set that leads nowhere."""
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(tmp_path, MINIMAL), ["name=x", override])
+    assert says in str(error.value)
+
+
+def test_a_missing_recipe_says_how_to_get_one(tmp_path: Path) -> None:
+    """A path that is not there points to `init`."""
+    with pytest.raises(RecipeError, match="no such recipe; `selfinstruct init DIR`"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((shipped_root() / "recipes").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_the_shipped_recipes_are_valid(path: Path) -> None:
+    """Every shipped recipe loads, and comes back the same from its resolved form."""
+    recipe = load_recipe(path)
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe

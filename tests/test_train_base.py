@@ -1,0 +1,114 @@
+"""Finding the student's base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selfinstruct.core.errors import PrivacyError, UserError
+from selfinstruct.steps.privacy import Policy, hub_is_off
+from selfinstruct.steps.training.base import find_base, same_model
+
+OPEN, LOCAL = Policy(), Policy(local=True)
+
+
+def model_folder(path: Path, card: str = "") -> Path:
+    """A folder that looks like a model's from outside."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text('{"model_type": "llama"}')
+    (path / "model.safetensors").write_bytes(b"weights")
+    (path / "tokenizer.json").write_text("{}")
+    if card:
+        (path / "README.md").write_text(card)
+    return path
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    """A model folder is its own base, with the licence of its card."""
+    folder = model_folder(tmp_path / "m", "---\nlicense: apache-2.0\n---\n# M\n")
+    base = find_base(str(folder), LOCAL)
+    assert (base.folder, base.license, base.hub_id) == (folder, "apache-2.0", "")
+
+
+@pytest.mark.parametrize("card", ["no front matter", "---\n: [\n---\n", "---\n- a\n---\n"])
+def test_a_card_without_a_licence(tmp_path: Path, card: str) -> None:
+    """A card that says nothing, or is broken, leaves the licence unknown."""
+    assert find_base(str(model_folder(tmp_path / "m", card)), LOCAL).license == ""
+
+
+def test_the_identity_follows_the_files(tmp_path: Path) -> None:
+    """A copy is the same base; other weights or another config are another."""
+    one, other = model_folder(tmp_path / "a"), model_folder(tmp_path / "b")
+    first = find_base(str(one), LOCAL).identity
+    assert find_base(str(other), LOCAL).identity == first
+    (other / "config.json").write_text('{"model_type": "mistral"}')
+    assert find_base(str(other), LOCAL).identity != first
+    (one / "model.safetensors").write_bytes(b"other weights")
+    assert find_base(str(one), LOCAL).identity != first
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.gguf", "no such GGUF file"),
+        ("nowhere", "neither a model folder"),
+        ("a/b/c", "neither a model folder"),
+        ("empty", "no config.json"),
+        ("adapter", "is an adapter"),
+        ("weightless", "no weights"),
+    ],
+)
+def test_what_is_no_base_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    """Each way to name no base has its own line."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}")
+    model_folder(tmp_path / "weightless")
+    (tmp_path / "weightless/model.safetensors").unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        find_base(name, OPEN)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_local_run_never_asks_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Privacy local, and the Hub's own switch, use the cache alone."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("SELFINSTRUCT_CACHE", str(tmp_path))
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    assert not hub_is_off()
+    with pytest.raises(UserError, match=r"acme/none: .*may not be asked"):
+        find_base("acme/none", LOCAL)
+    with pytest.raises(PrivacyError, match="fetches nothing"):
+        find_base("smollm2-135m-instruct", LOCAL)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub_is_off()
+    with pytest.raises(UserError, match=r"acme/none: .*may not be asked"):
+        find_base("acme/none", OPEN)
+
+
+def test_a_model_in_the_hubs_cache_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the Hub's cache holds is found without asking, and keeps its name on the Hub."""
+    repo = tmp_path / "models--acme--tiny"
+    model_folder(repo / "snapshots" / "c0ffee", "---\nlicense: mit\n---\n")
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text("c0ffee")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    base = find_base("acme/tiny", LOCAL)
+    assert (base.hub_id, base.license) == ("acme/tiny", "mit")
+
+
+def test_names_of_one_model(tmp_path: Path) -> None:
+    """The same name or the same file is the same model; a name and a path are not compared."""
+    file, other = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    file.write_bytes(b"GGUF")
+    other.write_bytes(b"GGUF")
+    assert same_model("smollm2-135m-instruct", "smollm2-135m-instruct")
+    assert same_model(str(file), str(tmp_path / "." / "a.gguf"))
+    assert not same_model(str(file), str(other))
+    assert not same_model("smollm2-135m-instruct", str(file))
