@@ -126,7 +126,11 @@ def test_duplicate_id_names_both_lines(tmp_path: Path) -> None:
             'x.csv:2: no known layout, found the fields "text", "label"; known are instruction,',
         ),
         ("x.txt", b"Once upon a time\n", "x.txt: is no seed file: expected JSON lines, a JSON"),
-        ("x.jsonl.gz", gzip.compress(b"{}"), "x.jsonl.gz: is packed with gzip; unpack it first"),
+        (
+            "x.jsonl.gz",
+            gzip.compress(b"{}", mtime=0),
+            "x.jsonl.gz: is packed with gzip; unpack it first",
+        ),
         ("x.parquet", b"no parquet", "x.parquet: is no Parquet file: it does not begin with PAR1"),
     ],
 )
