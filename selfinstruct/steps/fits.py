@@ -1,24 +1,6 @@
 """Which students can be trained on a machine, and which local teachers can be served there.
 
-Bytes are counted from the shapes of the models, for this package's own trainer:
-
-training = weights + states + activations + head + overhead
-    weights      4 a parameter; LoRA on CUDA 2 (bfloat16); QLoRA 0.516 for the linear layers (4-bit
-                 NF4 with double quantization, Dettmers et al. 2023) and 2 for the rest
-    states       12 a trained parameter (gradient 4, Adam's two moments 8), an adapter's own 4 on
-                 top; a full fine-tune on CUDA 2 more for the weights that autocast keeps
-    activations  tokens * layers * 1.6 * (10 h + 4 i) * size: the tensors that a layer of width h
-                 and MLP width i keeps for its gradient (counted as in Korthikanti et al. 2022, for
-                 grouped heads and a gated MLP without a stored attention matrix), 1.6 measured;
-                 above 10^9 parameters one layer of these and tokens * layers * h * size
-    head         the trainer computes the vocabulary in tiles of 32,768: 8 such rows a token
-                 (measured on a CPU), 2 with the GPU's fused kernel
-    overhead     Python and its libraries, or the CUDA context and its workspaces
-    size         4, on CUDA 2 (bfloat16)
-merging (LoRA, QLoRA) = the trained model, still held, and 4 a parameter for its float32 copy
-
-Peaks of twelve trainings on a CPU (67M to 1.7B parameters, LoRA and full, 128 to 2,048 tokens) lay
-between 17% below and 2% above these figures. Those for CUDA were counted, not measured.
+Training and merging are counted by `planning.memory`, for this package's own trainer.
 
 serving = weights + cache + buffers: GGUF at Q4_K_M is 4.9 bits a weight, bfloat16 is 2 bytes; the
 cache is 2 * layers * kv width * 2 bytes a token of context, counted for 4 calls at once of 4,096
@@ -33,17 +15,17 @@ import msgspec
 
 from selfinstruct.core.recipe import StudentConfig
 from selfinstruct.steps.machine import Machine
+from selfinstruct.steps.planning.memory import (
+    GIB,
+    USABLE,
+    Device,
+    Method,
+    merging_memory,
+    training_memory,
+)
+from selfinstruct.steps.planning.model import ModelSize
 
-GIB = 1 << 30
-Device = Literal["cpu", "cuda", "mps"]
-Method = Literal["lora", "qlora", "full"]
-
-RECOMPUTE_ABOVE = 10**9  # the trainer's own limit
-TILE = 32_768
 LORA_RANK = 16
-# Of the memory there is, this much can be had: the rest is the system's, or fragmentation.
-USABLE = {"cpu": 0.85, "mps": 0.7, "cuda": 0.92}
-OVERHEAD = {"cpu": int(0.8 * GIB), "mps": int(0.8 * GIB), "cuda": GIB}
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -77,9 +59,18 @@ class Shape(msgspec.Struct, frozen=True):
         bias = self.layers * (self.hidden + 2 * self.kv_width) if self.qkv_bias else 0
         return self.linear + embeddings + bias + self.hidden * (2 * self.layers + 1)
 
-    def adapter(self, rank: int) -> int:
-        """Parameters of LoRA on all linear maps."""
-        return rank * self.layers * (9 * self.hidden + 2 * self.kv_width + 3 * self.mlp)
+    @property
+    def size(self) -> ModelSize:
+        """The same, as training is counted from it."""
+        return ModelSize(
+            parameters=self.parameters,
+            linear=self.linear,
+            ends=self.layers * (9 * self.hidden + 2 * self.kv_width + 3 * self.mlp),
+            hidden=self.hidden,
+            layers=self.layers,
+            heads=self.heads,
+            vocabulary=self.vocabulary,
+        )
 
 
 STUDENTS = (
@@ -135,49 +126,18 @@ def what_fits(machine: Machine, *, micro_batch_size: int = 4, max_length: int = 
     """
     device: Device = machine.gpu.kind if machine.gpu else "cpu"
     have = int((machine.gpu.memory if machine.gpu else machine.ram) * USABLE[device])
-    tokens = micro_batch_size * max_length
     offered = get_args(StudentConfig.model_fields["method"].annotation)
     fits = []
     for shape in STUDENTS:
         for method in get_args(Method):
             if method != "qlora" or device != "mps":  # bitsandbytes has no kernels for it
-                fits.append(_student(shape, method, device, tokens, have, method in offered))
+                fits.append(
+                    _student(
+                        shape, method, device, (micro_batch_size, max_length), have,
+                        method in offered,
+                    )
+                )  # fmt: skip
     return fits + _teachers(machine)
-
-
-def training_bytes(shape: Shape, method: Method, device: Device, tokens: int) -> int:
-    """Peak bytes of one training process; `tokens` are those of one micro-batch, padding too."""
-    size = 2 if device == "cuda" else 4
-    total = shape.parameters
-    trained = total if method == "full" else shape.adapter(LORA_RANK)
-    states = trained * (12 if method == "full" else 16)
-    if method == "full" and device == "cuda":
-        states += 2 * total
-    layer = 1.6 * (10 * shape.hidden + 4 * shape.mlp) * size
-    if total > RECOMPUTE_ABOVE:
-        kept = layer + shape.layers * shape.hidden * size
-    else:
-        kept = layer * shape.layers
-    rows = 2 if device == "cuda" else 8
-    head = min(tokens, 4096) * min(shape.vocabulary, TILE) * size * rows
-    weights = weight_bytes(shape, method, device)
-    return int(weights + states + tokens * kept + head + OVERHEAD[device])
-
-
-def weight_bytes(shape: Shape, method: Method, device: Device) -> int:
-    """Bytes of the base's weights while it is trained."""
-    if method == "full" or (method == "lora" and device != "cuda"):
-        return 4 * shape.parameters
-    if method == "lora":
-        return 2 * shape.parameters
-    return int(0.516 * shape.linear + 2 * (shape.parameters - shape.linear))
-
-
-def merging_bytes(shape: Shape, method: Method, device: Device) -> int:
-    """Peak bytes while the adapter is merged; 0 for a full fine-tune, which needs no merging."""
-    if method == "full":
-        return 0
-    return weight_bytes(shape, method, device) + 4 * shape.parameters + OVERHEAD[device]
 
 
 def serving_bytes(shape: Shape, bits: float, *, context: int = 4096, parallel: int = 4) -> int:
@@ -187,10 +147,18 @@ def serving_bytes(shape: Shape, bits: float, *, context: int = 4096, parallel: i
 
 
 def _student(
-    shape: Shape, method: Method, device: Device, tokens: int, have: int, offered: bool
+    shape: Shape,
+    method: Method,
+    device: Device,
+    batch: tuple[int, int],
+    have: int,
+    offered: bool,
 ) -> Fit:
-    training = training_bytes(shape, method, device, tokens)
-    merging = merging_bytes(shape, method, device)
+    rows, length = batch
+    training = training_memory(
+        shape.size, method, device, rows=rows, length=length, rank=LORA_RANK
+    ).total
+    merging = merging_memory(shape.size, method, device)
     notes = [] if offered else ["not a method of recipes yet"]
     need = max(training, merging)
     if training <= have < merging:

@@ -1,0 +1,84 @@
+"""The size of a model, from its config alone: its modules are built without their weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from selfinstruct.core.errors import UserError
+
+
+class ModelSize(msgspec.Struct, frozen=True, kw_only=True):
+    """What counting needs to know of a model.
+
+    `linear` are the parameters of all linear maps but the head, `ends` the sum of what goes in and
+    comes out of each (a LoRA adapter of rank r has r * `ends` parameters). `layers` counts encoder
+    and decoder together. `stored_scores`: attention keeps its matrix of scores for the gradient.
+    """
+
+    parameters: int
+    linear: int
+    ends: int
+    hidden: int
+    layers: int
+    heads: int
+    vocabulary: int
+    encoder_decoder: bool = False
+    stored_scores: bool = False
+
+    @property
+    def head(self) -> int:
+        """Parameters of the output layer, tied or not."""
+        return self.hidden * self.vocabulary
+
+    def adapter(self, rank: int) -> int:
+        """Parameters of a LoRA adapter on all linear maps."""
+        return rank * self.ends
+
+
+def measure_model(folder: Path, name: str) -> ModelSize:
+    """The size of the model whose config.json is in `folder`; loads no weight.
+
+    Raises `UserError` where transformers does not know the architecture.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        both = bool(getattr(config, "is_encoder_decoder", False))
+        with torch.device("meta"):
+            model = (AutoModelForSeq2SeqLM if both else AutoModelForCausalLM).from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"student.base: {name}: its config cannot be read ({first})") from None
+    shapes = _linear_shapes(model)
+    embeddings = model.get_input_embeddings()
+    layers = int(config.num_hidden_layers)
+    if both:
+        layers += int(getattr(config, "num_decoder_layers", None) or layers)
+    return ModelSize(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        linear=sum(rows * columns for rows, columns in shapes),
+        ends=sum(rows + columns for rows, columns in shapes),
+        hidden=int(config.hidden_size),
+        layers=layers,
+        heads=int(config.num_attention_heads),
+        vocabulary=int(embeddings.num_embeddings),
+        encoder_decoder=both,
+        stored_scores=not getattr(model, "_supports_sdpa", False),
+    )
+
+
+def _linear_shapes(model: object) -> list[tuple[int, int]]:
+    """The shapes of the linear maps that "all-linear" means in PEFT: all but the head."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()  # type: ignore[attr-defined]
+    return [
+        (module.weight.shape[0], module.weight.shape[1])
+        for module in model.modules()  # type: ignore[attr-defined]
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+    ]
