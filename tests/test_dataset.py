@@ -52,7 +52,7 @@ SEEDS = [
 KEPT = 40
 COLUMNS = [
     "id", "instruction", "input", "output", "category", "strategy", "teacher", "model", "parents",
-    "prompt_version", "requests", "cost_usd", "source",
+    "prompt_version", "requests", "cost_usd", "source", "flags",
 ]  # fmt: skip
 
 

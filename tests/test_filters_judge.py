@@ -18,6 +18,7 @@ from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.recipe import FiltersConfig
 from selfinstruct.core.types import Candidate, Filter, SeedTask, Verdict
 from selfinstruct.steps.filters.judge import REASONS, Judge, build_filters
+from selfinstruct.steps.filters.rules import REASONS as RULES
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(selfinstruct.__file__).parent
@@ -114,7 +115,7 @@ def reasons_in_the_code() -> set[str]:
 
 def test_the_list_of_reasons_is_complete() -> None:
     """`REASONS` is what the candidates above are rejected for and what the modules can give."""
-    assert set(REASONS) == set(REJECTED)
+    assert set(REASONS) == set(REJECTED) | set(RULES)  # those are in test_filters_rules.py
     assert len(reasons_in_the_code()) >= 10
     assert reasons_in_the_code() <= set(REASONS)
     for line in REASONS.values():
@@ -171,17 +172,20 @@ def test_screening_comes_to_the_verdict_that_judging_would() -> None:
 def test_config_chooses_the_filters() -> None:
     """All filters in the documented order by default; each optional one can be left out."""
     names = [one.name for one in build_filters(FiltersConfig())]
-    assert names == ["shape", "wording", "copied", "output", "conflicting", "novelty", "minhash"]
+    assert names == [
+        "shape", "wording", "copied", "output", "rules", "conflicting", "novelty", "minhash",
+    ]  # fmt: skip
     off = FiltersConfig.model_validate(
         {
             "wording": {"enabled": False, "rules": "no such file"},
             "copied": False,
+            "rules": {"no_output": "off", "repetition": "off"},
             "conflicting": False,
             "rouge": {"enabled": False},
             "minhash": {"enabled": False},
         }
     )
-    assert [one.name for one in build_filters(off)] == ["shape", "output"]
+    assert [one.name for one in build_filters(off)] == ["shape", "output", "rules"]
 
 
 def test_config_reaches_the_filters() -> None:

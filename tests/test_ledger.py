@@ -148,6 +148,25 @@ async def test_verdicts_are_kept_in_order_and_can_be_forgotten(tmp_path: Path) -
         assert len(list(ledger.records())) == 2
 
 
+async def test_flags_are_counted_also_beside_verdicts_of_older_ledgers(tmp_path: Path) -> None:
+    """The funnel counts kept records by flag; a verdict written without flags has none."""
+    first, second, old = (candidate(0, n) for n in range(3))
+    flagged = [
+        Record(candidate=first.candidate, verdict=Verdict(candidate_id="0-0", flags=("a", "b"))),
+        Record(candidate=second.candidate, verdict=Verdict(candidate_id="0-1", flags=("b",))),
+    ]
+    with Ledger(tmp_path / "run.db") as ledger:
+        ledger.post_verdicts(0, [*flagged, old])
+        ledger.journal.write_now(
+            (
+                "UPDATE candidates SET verdict = ? WHERE id = '0-2'",
+                (b'{"candidate_id":"0-2","reason":"","detail":"","neighbour":"","score":null}',),
+            )
+        )
+        assert funnel(ledger).flagged == {"b": 2, "a": 1}
+        assert [r.verdict.flags for r in ledger.records()] == [("a", "b"), ("b",), ()]
+
+
 def test_seeds_are_part_of_the_ledger(tmp_path: Path) -> None:
     """Seeds are stored whole and replaced as a set."""
     seeds = [SeedTask(id=f"s{n}", instruction="I", output="O", private=True) for n in range(3)]

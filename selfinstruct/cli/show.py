@@ -94,6 +94,8 @@ def _funnel_table(counts: Funnel) -> RenderableType:
             table.add_row(f"{number:,}", label)
     table.add_row(f"{counts.candidates:,}", "candidates")
     table.add_row(f"[green]{counts.kept:,}[/]", "  [green]kept[/]")
+    for flag, number in counts.flagged.items():
+        table.add_row(f"{number:,}", f"    with the flag: {flag.replace('_', ' ')}")
     for reason, number in counts.rejected.items():
         table.add_row(f"[red]{number:,}[/]", f"  {reason.replace('_', ' ')}")
     if counts.beyond_target:

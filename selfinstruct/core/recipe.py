@@ -10,7 +10,14 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 
 class Strict(BaseModel):
@@ -248,6 +255,35 @@ class MinHashConfig(Strict):
     enabled: bool = True
 
 
+# A bare `off` is false in YAML 1.1.
+Action = Annotated[
+    Literal["reject", "flag", "off"],
+    BeforeValidator(lambda value: "off" if value is False else value),
+]
+
+
+class RulesConfig(Strict):
+    """Faults that a record shows by itself. Each rule rejects, flags (the record is kept, and its
+    flag with it) or is off."""
+
+    phrases: str = "recipes/filters/phrases.en.yaml"
+    """The file of words and phrases."""
+    ai_boilerplate: Action = "flag"
+    """The output speaks of itself as an AI or a language model."""
+    no_input: Action = "flag"
+    """The input is a way to say that there is none, such as `<noinput>`."""
+    no_output: Action = "reject"
+    """The output is a way to say that there is none."""
+    repetition: Action = "reject"
+    """The output repeats itself."""
+
+    @property
+    def actions(self) -> dict[str, str]:
+        """What is done about each rule's finds, by the rule's name."""
+        named = self.model_dump(exclude={"phrases"})
+        return {name: str(action) for name, action in named.items()}
+
+
 class FiltersConfig(Strict):
     """What a candidate must pass, in the order of the fields here."""
 
@@ -257,6 +293,7 @@ class FiltersConfig(Strict):
     wording: WordingConfig = Field(default_factory=WordingConfig)
     copied: bool = True
     """Reject copies of the examples that the prompt showed."""
+    rules: RulesConfig = Field(default_factory=RulesConfig)
     conflicting: bool = True
     """Reject an instruction and input that were kept already with another output."""
     rouge: RougeConfig = Field(default_factory=RougeConfig)

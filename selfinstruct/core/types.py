@@ -142,6 +142,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     A kept candidate has an empty `reason`. A rejected one has exactly one; `detail` says it in
     words, `neighbour` names the seed or record it was too close to and `score` how close (0..1).
+    `flags` names what rules found in a kept one that was not worth a rejection, and `notes` says
+    each of them in words, in the same order.
     """
 
     candidate_id: str
@@ -149,6 +151,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     neighbour: str = ""
     score: float | None = None
+    flags: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def kept(self) -> bool:

@@ -15,7 +15,7 @@ class Funnel(msgspec.Struct, frozen=True, kw_only=True):
     ``kept + sum(rejected.values()) + beyond_target == candidates``. `refused` completions were
     declined by the teacher, `failed` ones given up after an error; both brought no candidate.
     `unjudged` completions were paid for and wait for a larger target. `lost` attempts were in
-    flight when a process died.
+    flight when a process died. `flagged` counts kept records by flag; one may have several.
     """
 
     slots: int
@@ -29,6 +29,7 @@ class Funnel(msgspec.Struct, frozen=True, kw_only=True):
     kept: int
     rejected: dict[str, int]
     beyond_target: int
+    flagged: dict[str, int] = {}
 
 
 class BillLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,11 @@ def funnel(ledger: Ledger) -> Funnel:
     rows = ledger.db.execute("SELECT reason, count(*) FROM candidates GROUP BY reason").fetchall()
     reasons = {str(reason): int(n) for reason, n in rows}
     kept, beyond = reasons.pop("", 0), reasons.pop(BEYOND_TARGET, 0)
+    flags = ledger.db.execute(
+        "SELECT flag.value, count(*) AS n FROM candidates c,"
+        " json_each(CAST(c.verdict AS TEXT), '$.flags') flag"
+        " WHERE c.reason = '' GROUP BY 1 ORDER BY n DESC, 1"
+    )
     ordered = dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
     return Funnel(
         slots=count("SELECT count(*) FROM slots"),
@@ -67,6 +73,7 @@ def funnel(ledger: Ledger) -> Funnel:
         kept=kept,
         rejected=ordered,
         beyond_target=beyond,
+        flagged={str(flag): int(n) for flag, n in flags},
     )
 
 

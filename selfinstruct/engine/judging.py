@@ -19,12 +19,11 @@ from selfinstruct.engine.accounts import BEYOND_TARGET
 from selfinstruct.engine.dispatch import Counters
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.steering import Course, MarginalPrice, SlotYield, Steering
-from selfinstruct.steps.filters.judge import Judge, build_filters
-from selfinstruct.steps.filters.wording_rules import load_rules
+from selfinstruct.steps.filters.judge import Judge, build_filters, rule_files
 from selfinstruct.steps.strategies.shapes import Pool, PoolView
 
 # What may change verdicts besides the recipe and the seeds: filters' or parsers' own code.
-JUDGE_VERSION = 1
+JUDGE_VERSION = 2
 # How many slots a guess of their yield counts as, in foreseeing how many more are needed.
 GUESS_WEIGHT = 8
 
@@ -128,8 +127,8 @@ class Judging:
 
     def _restore(self, filters: FiltersConfig, seeds: list[SeedTask]) -> None:
         """Bring judge and pool to where the last session left them."""
-        rules = load_rules(filters.wording.rules).model_dump() if filters.wording.enabled else None
-        settings = fingerprint([JUDGE_VERSION, filters.model_dump(mode="json"), rules, seeds])
+        files = rule_files(filters)
+        settings = fingerprint([JUDGE_VERSION, filters.model_dump(mode="json"), files, seeds])
         if self._ledger.meta("verdicts") != settings:
             self._ledger.forget_verdicts()
             self._ledger.set_seeds(seeds)

@@ -269,9 +269,15 @@ def _costs(ledger: Ledger) -> list[card_facts.Cost]:
 def _checks(filters: FiltersConfig) -> list[str]:
     """The filters that were on, in their order, in words."""
     rouge, minhash = filters.rouge, filters.minhash
+    rejecting = [
+        rule.replace("_", " ")
+        for rule, action in filters.rules.actions.items()
+        if action == "reject"
+    ]
     checks = [
         (True, f"an instruction of {filters.min_words} to {filters.max_words} words"),
         (filters.wording.enabled, f"the wording rules of `{Path(filters.wording.rules).name}`"),
+        (bool(rejecting), f"no fault of these kinds: {', '.join(rejecting)}"),
         (filters.copied, "not a copy of an example that its prompt showed"),
         (filters.conflicting, "not an instruction and input kept before with another output"),
         (

@@ -43,6 +43,7 @@ def record_row(record: Record) -> Row:
         "requests": list(c.requests),
         "cost_usd": to_dollars(c.cost),
         "source": "machine",
+        "flags": list(record.verdict.flags),
     }
 
 
@@ -62,6 +63,7 @@ def seed_row(seed: SeedTask) -> Row:
         "requests": [],
         "cost_usd": 0.0,
         "source": "human",
+        "flags": [],
     }
 
 
@@ -95,6 +97,7 @@ def schema(config: Config) -> Any:
     fields = [(name, text) for name in ("id", *TEXT_COLUMNS, "category", "strategy")]
     fields += [("teacher", text), ("model", text), ("parents", texts), ("prompt_version", text)]
     fields += [("requests", texts), ("cost_usd", pa.float64()), ("source", text)]
+    fields += [("flags", texts)]
     if config == "rejected":
         fields += [("reason", text), ("detail", text), ("neighbour", text), ("score", pa.float64())]
     return pa.schema(fields)

@@ -1,23 +1,26 @@
 """The filters of a recipe, and the judge that asks them in order.
 
 The order is part of what a reason means: the first filter that rejects gives it. Shape of the
-instruction, wording, copies of the prompt, output, conflicts, novelty, near-duplicates: from what
-one candidate shows by itself to what it is next to everything kept, and from cheap to dear.
+instruction, wording, copies of the prompt, output, rules, conflicts, novelty, near-duplicates: from
+what one candidate shows by itself to what it is next to everything kept, and from cheap to dear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from selfinstruct.core.recipe import FiltersConfig
 from selfinstruct.core.types import Candidate, Filter, SeedTask, Verdict
-from selfinstruct.steps.filters import conflicting, copied, minhash, novelty, shape, wording
+from selfinstruct.steps.filters import conflicting, copied, minhash, novelty, rules, shape, wording
 from selfinstruct.steps.filters.wording_rules import load_rules
+from selfinstruct.steps.rules.phrases import load_phrases
 
 REASONS: dict[str, str] = {
     **shape.REASONS,
     **wording.REASONS,
     **copied.REASONS,
+    **rules.REASONS,
     **conflicting.REASONS,
     **novelty.REASONS,
     **minhash.REASONS,
@@ -41,6 +44,7 @@ def build_filters(config: FiltersConfig) -> list[Filter]:
     if config.copied:
         filters.append(copied.Copied(rouge.threshold, rouge.field, rouge.tokenizer))
     filters.append(shape.OutputShape())
+    filters.append(rules.build_rules(config.rules))
     if config.conflicting:
         filters.append(conflicting.Conflicting())
     if rouge.enabled:
@@ -48,6 +52,17 @@ def build_filters(config: FiltersConfig) -> list[Filter]:
     if config.minhash.enabled:
         filters.append(minhash.NearDuplicate(config.minhash.threshold, config.minhash.ngram))
     return filters
+
+
+def rule_files(config: FiltersConfig) -> list[Any]:
+    """What the files say that `config` names, as built-in types: verdicts depend on it.
+
+    Raises:
+        RecipeError: a file cannot be read.
+    """
+    wording_rules = load_rules(config.wording.rules) if config.wording.enabled else None
+    files = [wording_rules, load_phrases(config.rules.phrases)]
+    return [file.model_dump() if file is not None else None for file in files]
 
 
 class Judge:
@@ -60,6 +75,7 @@ class Judge:
     def __init__(self, filters: Sequence[Filter]) -> None:
         self._filters = tuple(filters)
         self._screening = tuple(one for one in filters if one.name in SCREENING)
+        self._flagging = tuple(one for one in filters if isinstance(one, rules.Rules))
 
     def prime(self, seeds: Iterable[SeedTask]) -> None:
         """Add the seed tasks, before the first candidate."""
@@ -80,11 +96,16 @@ class Judge:
         return _first_verdict(self._screening, candidate)
 
     def judge(self, candidate: Candidate) -> Verdict:
-        """The verdict on a candidate; a kept one is added."""
+        """The verdict on a candidate; a kept one is added, and has its flags."""
         verdict = _first_verdict(self._filters, candidate)
         if verdict is None:
             self.add(candidate)
-            verdict = Verdict(candidate_id=candidate.id)
+            found = [flag for one in self._flagging for flag in one.flags(candidate)]
+            verdict = Verdict(
+                candidate_id=candidate.id,
+                flags=tuple(rule for rule, _ in found),
+                notes=tuple(note for _, note in found),
+            )
         return verdict
 
 
