@@ -31,6 +31,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/engine.py --check
+	$(BIN)/python benchmarks/filters.py --check
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

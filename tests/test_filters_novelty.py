@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
-from selfinstruct.steps.filters.novelty import MAX_CHARACTERS, NOT_NOVEL, Novelty, compared_text
+from selfinstruct.steps.filters.novelty import (
+    MAX_CHARACTERS,
+    NOT_NOVEL,
+    Novelty,
+    compared_text,
+    novel_mask,
+)
 from selfinstruct.steps.filters.rouge import MAX_WORDS, fmeasure, rouge_l, show
 from selfinstruct.steps.filters.rouge_index import RougeIndex
 from selfinstruct.steps.words import unicode_words
@@ -247,3 +253,20 @@ def test_a_large_pool_is_searched_in_well_under_a_millisecond_or_so() -> None:
     near = [index.nearest(text) for text in texts[20_000:]]
     assert time.process_time() - begin < 5  # comparing every pair takes minutes
     assert not any(near)
+
+
+@pytest.mark.parametrize("tokenizer", ["alpaca", "unicode"])
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(TEXT, max_size=12), threshold=THRESHOLD)
+def test_a_whole_list_is_decided_as_one_after_the_other(
+    texts: list[str], threshold: float, tokenizer: str
+) -> None:
+    """`novel_mask` keeps, drops, and names neighbours by their place in the list, as the filter."""
+    decisions = novel_mask(iter(texts), threshold, tokenizer)  # type: ignore[arg-type]
+    novelty = Novelty(threshold, tokenizer=tokenizer)  # type: ignore[arg-type]
+    for row, text in enumerate(texts):
+        near = found(novelty.check(candidate(text)))
+        assert decisions.kept[row] == (near is None)
+        assert (decisions.neighbour[row], decisions.score[row]) == (near or (-1, 0.0))
+        if near is None:
+            novelty.add(candidate(text, id=str(row)))

@@ -7,11 +7,16 @@ dropped blocks nothing.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
 from selfinstruct.steps.filters.rouge import show
 from selfinstruct.steps.words import TOKENIZERS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 NOT_NOVEL = "not_novel"
 REASONS = {NOT_NOVEL: "its words are too close to those of a seed or a kept record (ROUGE-L)"}
@@ -74,3 +79,45 @@ class Novelty:
         """Remember a seed task or a kept candidate."""
         self._index.add(self._words(compared_text(item, self._field)))
         self._item_ids.append(item.id)
+
+
+class Decisions(NamedTuple):
+    """What `novel_mask` decided, one entry a text in the order they came.
+
+    `neighbour` is the position of the nearest kept text before it, the earliest of equals, and
+    `score` their F1; -1 and 0 for texts that were kept.
+    """
+
+    kept: npt.NDArray[np.bool_]
+    neighbour: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float64]
+
+
+def novel_mask(
+    texts: Iterable[str], threshold: float = 0.7, tokenizer: TokenizerName = "unicode"
+) -> Decisions:
+    """Decide on texts one after the other, each against those kept before it.
+
+    Args:
+        texts: read once, so they may come from a stream; `MAX_CHARACTERS` of each are compared.
+        threshold: the F1 above which a text is dropped, 0 < threshold <= 1.
+        tokenizer: a name in `words.TOKENIZERS`.
+    """
+    import numpy as np
+
+    from selfinstruct.steps.filters.rouge_index import RougeIndex
+
+    index, words = RougeIndex(threshold), TOKENIZERS[tokenizer]
+    kept: list[int] = []
+    neighbours: list[int] = []
+    scores: list[float] = []
+    for row, text in enumerate(texts):
+        own = words(text[:MAX_CHARACTERS])
+        near = index.nearest(own)
+        if near is None:
+            index.add(own)
+            kept.append(row)
+        neighbours.append(-1 if near is None else kept[near.position])
+        scores.append(0.0 if near is None else near.score)
+    neighbour = np.array(neighbours, np.int64)
+    return Decisions(neighbour < 0, neighbour, np.array(scores, np.float64))
