@@ -436,7 +436,7 @@ def test_a_run_without_student_or_dataset(base: Path, tmp_path: Path) -> None:
 def test_a_method_that_is_not_known(base: Path, tmp_path: Path) -> None:
     """The recipe's check refuses another method by name."""
     with pytest.raises(ValueError, match="method"):
-        make_run(tmp_path, base, student={"method": "qlora"})
+        make_run(tmp_path, base, student={"method": "prefix"})
 
 
 def test_limits_that_do_not_fit(base: Path, tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_limits_that_do_not_fit(base: Path, tmp_path: Path) -> None:
 
 
 def test_bases_that_cannot_be_trained(tmp_path: Path) -> None:
-    """No end token, a foreign tokenizer, missing weights and an encoder-decoder are told apart."""
+    """No end token, a foreign tokenizer and missing weights are told apart."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -461,10 +461,6 @@ def test_bases_that_cannot_be_trained(tmp_path: Path) -> None:
     weights.pop("model.layers.1.mlp.up_proj.weight")
     save_file(weights, holed / "model.safetensors", metadata={"format": "pt"})
     assert "layers.1.mlp.up_proj" in one_line(make_run(tmp_path / "c", holed), UserError)
-    both = make_base(tmp_path / "both")
-    config = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}
-    (both / "config.json").write_bytes(orjson.dumps(config | {"is_encoder_decoder": True}))
-    assert "encoder-decoder" in one_line(make_run(tmp_path / "d", both), UserError)
     assert torch.get_default_dtype() is torch.float32
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from selfinstruct.core.errors import RecipeError, UserError
-from selfinstruct.steps.training.format import StudentFormat, alpaca_prompts
+from selfinstruct.steps.training.format import StudentFormat
+from selfinstruct.steps.training.rendering import alpaca_prompts
 from tests.tiny_student import CHATML, make_tokenizer, rows
 
 ROW = {"id": "a", "instruction": "Add them", "input": "2, 3", "output": "5 it is"}
@@ -119,10 +120,26 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
 
 
 def test_a_template_that_refuses_says_so() -> None:
-    """A template that knows no system message is reported with the key to change."""
-    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    with pytest.raises(UserError, match=r"no system.*dataset\.system_prompt"):
-        form(system="Be brief.", template=strict + CHATML).examples([ROW], 200)
+    """A template that refuses a conversation is reported with what it says."""
+    strict = "{% if 'them' in messages[0]['content'] %}{{ raise_exception('no them') }}{% endif %}"
+    with pytest.raises(UserError, match=r"tiny.*no them.*another base"):
+        form(template=strict + CHATML).examples([ROW], 200)
+
+
+@pytest.mark.parametrize("says", ["{{ raise_exception('no system') }}", ""])
+def test_a_template_without_system_messages_gets_the_text_elsewhere(says: str) -> None:
+    """Where a template refuses a system message, or leaves it out, the first question opens with
+    its text."""
+    strict = CHATML.replace(
+        "<|im_start|>{{",
+        "{% if message['role'] == 'system' %}" + says + "{% else %}<|im_start|>{{",
+        1,
+    ).replace("<|im_end|>\n{% endfor", "<|im_end|>\n{% endif %}{% endfor")
+    prompt, answer = whole(form(system="Be brief.", template=strict), ROW)
+    assert prompt == (
+        "<|im_start|>user\nBe brief.\n\nAdd them\n\n2, 3<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert answer == "5 it is<|im_end|>"
 
 
 def test_a_prompt_file_without_both_texts_is_refused(tmp_path: Any) -> None:

@@ -319,7 +319,9 @@ class StudentConfig(Strict):
 
     base: str
     """A model folder, a Hub id, a GGUF file, or `smollm2-135m-instruct`."""
-    method: Literal["lora", "full"] = "lora"
+    method: Literal["lora", "qlora", "full"] = "lora"
+    """`lora` trains a small adapter beside the frozen base, `qlora` the same beside a base held in
+    4 bits (extra `qlora`), `full` all weights."""
     epochs: float = Field(default=3.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps at most, whatever `epochs` says."""
@@ -336,6 +338,15 @@ class StudentConfig(Strict):
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_targets: Literal["all-linear"] | list[str] = "all-linear"
+    """Modules that get an adapter: all linear ones but the head, or a list of names such as
+    `[q_proj, v_proj]`."""
+    lora_whole: list[str] = Field(default_factory=list)
+    """Modules that are trained whole and saved with the adapter, such as `[lm_head]`."""
+    lora_rslora: bool = False
+    """Scale the adapter by alpha / sqrt(rank) instead of alpha / rank: for high ranks."""
+    lora_dora: bool = False
+    """Train the weights' magnitude apart from their direction (DoRA): for low ranks; slower."""
     save_steps: int = Field(default=50, ge=1)
     """A checkpoint each so many steps."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

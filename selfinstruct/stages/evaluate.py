@@ -23,7 +23,11 @@ from selfinstruct.engine.ledger import Ledger
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.training.base import find_base, same_model
 from selfinstruct.steps.training.format import Example, StudentFormat
-from selfinstruct.steps.training.loading import load_model, load_tokenizer
+from selfinstruct.steps.training.loading import (
+    is_encoder_decoder,
+    load_model,
+    load_tokenizer,
+)
 from selfinstruct.steps.training.measures import (
     greedy,
     mean_loss,
@@ -137,7 +141,12 @@ class _Evaluation:
         policy = Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
         self.base = find_base(self.trained.base, policy)
         tokenizer = load_tokenizer(self.base.folder, self.base.name)
-        self.form = StudentFormat(tokenizer, self.base.name, recipe.dataset.system_prompt)
+        self.form = StudentFormat(
+            tokenizer,
+            self.base.name,
+            recipe.dataset.system_prompt,
+            encoder=is_encoder_decoder(self.base.folder),
+        )
         self.device = choose_device(recipe.student.device if recipe.student else "auto")
         self.same = recipe.teacher.kind == "local" and same_model(
             recipe.teacher.model, self.trained.base
@@ -162,7 +171,7 @@ class _Evaluation:
         (before, first), (after, second) = self._both(found.kept, sampled, tell)
         return EvaluationSummary(
             records=len(found.kept),
-            tokens=sum(len(example.answer) for example in found.kept),
+            tokens=sum(example.learned for example in found.kept),
             before=before,
             after=after,
             samples=[

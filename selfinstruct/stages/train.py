@@ -29,6 +29,7 @@ from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.swap import replacing
+from selfinstruct.steps.training.adapters import add_adapter
 from selfinstruct.steps.training.base import Base, find_base, same_model
 from selfinstruct.steps.training.card import StudentFacts, student_card
 from selfinstruct.steps.training.checkpoints import read_clock, remove_torn
@@ -37,6 +38,7 @@ from selfinstruct.steps.training.format import Examples, StudentFormat
 from selfinstruct.steps.training.loading import (
     check_vocabulary,
     context_length,
+    is_encoder_decoder,
     load_model,
     load_tokenizer,
     stored_dtype,
@@ -55,7 +57,8 @@ from selfinstruct.steps.training.runtime import (
     weight_dtype,
 )
 from selfinstruct.steps.training.summary import SUMMARY, TrainSummary, length_notes, parse_summary
-from selfinstruct.steps.training.trainer import Fitted, OnProgress, fit
+from selfinstruct.steps.training.trainer import SUPERVISED, Fitted, fit
+from selfinstruct.steps.training.watch import OnProgress
 
 STAGE = "train"
 FORMAT = 1  # raise it when the same settings and records are to give another student
@@ -115,7 +118,12 @@ class _Training:
         policy = Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
         self.base: Base = find_base(self.config.base, policy)
         tokenizer = load_tokenizer(self.base.folder, self.base.name)
-        self.form = StudentFormat(tokenizer, self.base.name, recipe.dataset.system_prompt)
+        self.form = StudentFormat(
+            tokenizer,
+            self.base.name,
+            recipe.dataset.system_prompt,
+            encoder=is_encoder_decoder(self.base.folder),
+        )
         self.device = choose_device(self.config.device)
         settings = self.config.model_dump(mode="json", exclude=set(NOT_LEARNED))
         learned = [FORMAT, settings, recipe.seed, self.base.identity, self.form.tag, self.rows]
@@ -182,11 +190,17 @@ class _Training:
         def clock() -> float:
             return before + time.monotonic() - self.began
 
-        dtype = weight_dtype(self.device, trained=self.config.method == "full")
-        model = load_model(self.base.folder, self.base.name, device=self.device, dtype=dtype)
+        method = self.config.method
+        model = load_model(
+            self.base.folder,
+            self.base.name,
+            device=self.device,
+            dtype=weight_dtype(self.device, trained=method == "full"),
+            quantized=method == "qlora",
+        )
         check_vocabulary(model, self.form.tokenizer, self.base.name)
         model, fitted = fit(
-            model,
+            model if method == "full" else add_adapter(model, self.plan),
             self.form.tokenizer,
             examples.kept,
             self.plan,
@@ -194,6 +208,7 @@ class _Training:
             self.mark,
             clock,
             on_progress,
+            build=SUPERVISED["encoder-decoder" if self.form.encoder else "causal"],
         )
         merged_dtype = self._export(model, examples) if is_main_process() else None
         return self._summary(examples, fitted, merged_dtype, clock())
@@ -245,7 +260,7 @@ class _Training:
             losses=fitted.losses,
             merged=None if merged_dtype is None else "student/merged",
             merged_dtype=merged_dtype,
-            adapter="student/adapter" if self.config.method == "lora" else None,
+            adapter=None if self.config.method == "full" else "student/adapter",
             prompt_format=self.form.kind,
             prompt=self.form.prompt(shown),
             notes=length_notes(examples, self.config.max_length),
@@ -283,7 +298,7 @@ def _write_cards(
 ) -> None:
     """Write the cards anew: they also tell settings that are not worth another training."""
     settings = ("epochs", "learning_rate", "scheduler", "batch_size", "max_length")
-    lora = ("lora_rank", "lora_alpha", "lora_dropout") if summary.method == "lora" else ()
+    lora = ("lora_rank", "lora_alpha", "lora_dropout") if summary.method != "full" else ()
     facts = StudentFacts(
         name=recipe.name,
         dataset_repo=recipe.publish.dataset_repo or "",

@@ -66,7 +66,7 @@ def front_matter(facts: StudentFacts, kind: Literal["adapter", "merged"]) -> dic
     if facts.dataset_repo:
         front["datasets"] = [facts.dataset_repo]
     front["tags"] = ["selfinstruct", "sft", "instruction-tuning"]
-    front["tags"] += ["lora"] if facts.training.method == "lora" else []
+    front["tags"] += [] if facts.training.method == "full" else [facts.training.method]
     return front
 
 

@@ -58,11 +58,14 @@ def set_generation(model: Any, form: StudentFormat) -> None:
         sampling = {name: value for name, value in found.items() if value is not None}
         sampling["do_sample"] = True
     stops = form.stop_ids
-    ids = {
+    ids: dict[str, Any] = {
         "eos_token_id": stops if len(stops) > 1 else stops[0],
         "pad_token_id": form.tokenizer.pad_token_id,
         "bos_token_id": form.tokenizer.bos_token_id,
     }
+    start = getattr(model.config, "decoder_start_token_id", None)
+    if model.config.is_encoder_decoder and start is not None:
+        ids["decoder_start_token_id"] = start
     model.generation_config = GenerationConfig(**ids, **sampling)
     for name, value in ids.items():
         setattr(model.config, name, value)

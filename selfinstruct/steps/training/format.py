@@ -1,41 +1,55 @@
-"""Records as token ids: the prompt a student sees, and the answer it learns.
+"""Records as token ids: the prompt a student sees, and the answers it learns.
 
-A tokenizer with a chat template gets its own conversation format. One without gets Alpaca's
-training prompt (Taori et al. 2023, train.py), whose text is data: `ALPACA_PROMPT`. In both, the
-answer ends with the token that ends a turn, and that token carries loss like any other: a student
-that never sees it never stops.
+What the text looks like is `rendering`'s. An answer ends with the token that ends a turn, and that
+token carries loss like any other: a student that never sees it never stops. Of a conversation every
+answer of the assistant is learned. No token is added to the vocabulary, ever.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from selfinstruct.core.errors import RecipeError, UserError
 from selfinstruct.core.types import Message
-from selfinstruct.steps.prompts import Prompt, load_prompt
+from selfinstruct.steps.training.rendering import Rendering
 
-ALPACA_PROMPT = "prompts/alpaca_student.txt"
-WITHOUT_INPUT = "\n=== without input ===\n"
 _PROBE = "xyzzy"
+IGNORED = -100
 
 
 class Example(msgspec.Struct, frozen=True):
-    """One record as token ids.
+    """One record, or one conversation, as token ids.
 
-    Loss is on `answer` alone, which ends with the token that ends a turn, unless it was cut.
+    Loss is on `answer` alone, which ends with the token that ends a turn, unless it was cut. In a
+    conversation `answer` runs from the first answer to the end of the last; `hidden` are the
+    ranges (start, stop) of it that others wrote.
     """
 
     id: str
     prompt: list[int]
     answer: list[int]
+    hidden: list[tuple[int, int]] = []
 
     @property
     def length(self) -> int:
         """Tokens in all."""
         return len(self.prompt) + len(self.answer)
+
+    @property
+    def labels(self) -> list[int]:
+        """What is learned at each place of `answer`; `IGNORED` where nothing is."""
+        labels = list(self.answer)
+        for start, stop in self.hidden:
+            labels[start:stop] = [IGNORED] * len(labels[start:stop])
+        return labels
+
+    @property
+    def learned(self) -> int:
+        """Tokens with loss."""
+        return len(self.answer) - self.labels.count(IGNORED)
 
 
 class Examples(msgspec.Struct, frozen=True):
@@ -47,32 +61,32 @@ class Examples(msgspec.Struct, frozen=True):
 
 
 class StudentFormat:
-    """How prompts are written for one tokenizer.
+    """How records are written for one tokenizer.
 
     Args:
         tokenizer: of the base; gets a pad token if it has none.
         base: the base's name, for messages.
-        system: first message of every conversation, where not empty.
+        system: first message of every conversation that has none of its own, where not empty.
+        encoder: whether the prompt goes to an encoder of its own, as T5's does; it then ends with
+            the tokens that the tokenizer puts around any text.
 
     Raises `UserError` where the tokenizer has no token to end an answer with, or its chat template
     refuses the conversation; `RecipeError` for a broken prompt file.
     """
 
-    def __init__(self, tokenizer: Any, base: str, system: str = "") -> None:
+    def __init__(
+        self, tokenizer: Any, base: str, system: str = "", *, encoder: bool = False
+    ) -> None:
         self.tokenizer = tokenizer
         self.base = base
         self.system = system
-        self.kind: Literal["chat", "alpaca"] = "chat" if tokenizer.chat_template else "alpaca"
-        if tokenizer.eos_token_id is None:
-            raise UserError(
-                f"student.base: {base}: its tokenizer names no end-of-sequence token, so a student "
-                "could not learn to stop; set eos_token in its tokenizer_config.json"
-            )
-        self.stop_id = self._turn_end()
+        self.encoder = encoder
+        self.rendering = Rendering(tokenizer, base, encoder=encoder)
+        self.kind = self.rendering.kind
+        self.stop_id = self.rendering.stop_id
         if tokenizer.pad_token_id is None:
             # Labels are built here and padding has its own mask, so sharing a token hides nothing.
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.stop_id)
-        self._alpaca = None if self.kind == "chat" else alpaca_prompts()
+            tokenizer.pad_token = self.rendering.stop_text
         self._bos = self._added_bos()
 
     @property
@@ -83,47 +97,119 @@ class StudentFormat:
     @property
     def tag(self) -> str:
         """What the format depends on besides the tokenizer; goes into fingerprints."""
-        prompts = [prompt.tag for prompt in self._alpaca or ()]
+        prompts = [prompt.tag for prompt in self.rendering.alpaca or ()]
         return " ".join([self.kind, *prompts, self.system])
 
     def prompt(self, row: Mapping[str, Any]) -> str:
         """The text before the answer, for a row with `instruction` and `input`."""
-        if self._alpaca is not None:
-            chosen = self._alpaca[0] if row["input"] else self._alpaca[1]
-            text = chosen.render(instruction=row["instruction"], input=row["input"])[0].content
-            return f"{self.system}\n\n{text}" if self.system else text
-        return self._chat([*self._opening(), Message("user", asked(row))], open_turn=True)
+        if row["input"] and self.rendering.alpaca is not None:
+            return self.rendering.with_input(row["instruction"], row["input"], self.system)
+        return self.rendering.render(self._opening(row), open_turn=True)
 
     def prompt_ids(self, rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         """The prompts of `rows` as token ids."""
-        if not rows:
-            return []
-        return [self._bos + ids for ids in self._ids([self.prompt(row) for row in rows])]
+        return self._prompt_ids([self.prompt(row) for row in rows])
 
     def examples(self, rows: Sequence[Mapping[str, Any]], max_length: int) -> Examples:
         """`rows` as examples of at most `max_length` tokens; none is lost without being named."""
-        prompts = [self.prompt(row) for row in rows]
-        answers = [self._answer(row, text) for row, text in zip(rows, prompts, strict=True)]
-        wholes = self._ids([p + a for p, a in zip(prompts, answers, strict=True)]) if rows else []
-        kept, truncated, masked = [], [], []
-        for row, prompt, answer, whole in zip(
-            rows, self._ids(prompts) if rows else [], answers, wholes, strict=True
+        return cut(self.tokenize(rows), max_length)
+
+    def tokenize(self, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
+        """`rows` as examples of whatever length.
+
+        A row has `id`, and `messages` or else `instruction`, `input` and `output`. A conversation
+        whose earlier turns are written differently once they are past (Qwen3's template drops the
+        reasoning of all but the last), or that an encoder reads, becomes an example for each
+        answer, with ids such as `r1#2`: what a student meets at inference is then what it learned.
+        """
+        turns: list[tuple[str, str, str]] = []  # (id, prompt, answer)
+        found: list[Example | None] = []
+        for row in rows:
+            ident = str(row["id"])
+            if not row.get("messages"):
+                turns.append((ident, self.prompt(row), self._answer(row)))
+                found.append(None)
+                continue
+            parts = self._turns(row)
+            whole = None if self.encoder or len(parts) == 1 else self._whole(ident, parts)
+            if whole is not None:
+                found.append(whole)
+                continue
+            many = len(parts) > 1
+            turns += [
+                (f"{ident}#{number}" if many else ident, prompt, answer)
+                for number, (prompt, answer) in enumerate(parts, 1)
+            ]
+            found += [None] * len(parts)
+        made = iter(self._singles(turns))
+        return [example if example is not None else next(made) for example in found]
+
+    def _singles(self, turns: list[tuple[str, str, str]]) -> list[Example]:
+        """An example for each (id, prompt, answer)."""
+        prompts = [prompt for _, prompt, _ in turns]
+        wholes = self._ids([prompt + answer for _, prompt, answer in turns])
+        bare = self._ids(prompts)
+        examples = []
+        for (ident, _, answer), seen, plain, whole in zip(
+            turns, self._prompt_ids(prompts), bare, wholes, strict=True
         ):
             # Tokenized together if that leaves the prompt as it will be at inference.
-            joined = whole[: len(prompt)] == prompt
-            ids = whole[len(prompt) :] if joined else self._ids([answer])[0]
-            example = Example(str(row["id"]), self._bos + prompt, [*ids, self.stop_id])
-            room = max_length - len(example.prompt)
-            if room <= 0:
-                masked.append(example.id)
-                continue
-            if example.length > max_length:
-                truncated.append(example.id)
-                example = Example(example.id, example.prompt, example.answer[:room])
-            kept.append(example)
-        return Examples(kept, truncated, masked)
+            joined = not self.encoder and whole[: len(plain)] == plain
+            ids = whole[len(plain) :] if joined else self._ids([answer])[0]
+            examples.append(Example(ident, seen, [*ids, self.stop_id]))
+        return examples
+
+    def _whole(self, ident: str, parts: list[tuple[str, str]]) -> Example | None:
+        """A conversation as one example, or None where its earlier turns do not stay as they were.
+
+        Each prompt must begin with all that came before it, as text and as tokens.
+        """
+        stop = self.rendering.stop_text
+        edges = [text for prompt, answer in parts for text in (prompt, prompt + answer + stop)]
+        if not all(later.startswith(sooner) for sooner, later in itertools.pairwise(edges)):
+            return None
+        tokens = self._ids(edges)
+        whole = tokens[-1]
+        if whole[-1:] != [self.stop_id]:
+            return None
+        if any(whole[: len(part)] != part for part in tokens):
+            return None
+        ends = [len(part) for part in tokens]
+        first = ends[0]
+        others = zip(ends[1:-1:2], ends[2::2], strict=True)
+        hidden = [(start - first, end - first) for start, end in others]
+        return Example(ident, self._bos + whole[:first], whole[first:], hidden)
+
+    def _turns(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """(prompt, answer) for each answer of a conversation."""
+        messages = [Message(one["role"], one["content"]) for one in row["messages"]]
+        if self.system and messages[0].role != "system":
+            messages.insert(0, Message("system", self.system))
+        return [
+            self.rendering.turn(messages[: at + 1])
+            for at, message in enumerate(messages)
+            if message.role == "assistant"
+        ]
+
+    def _opening(self, row: Mapping[str, Any]) -> list[Message]:
+        system = [Message("system", self.system)] if self.system else []
+        return [*system, Message("user", asked(row))]
+
+    def _answer(self, row: Mapping[str, Any]) -> str:
+        """The text between the prompt and the token that ends the turn."""
+        answer = str(row["output"])
+        if self.kind == "alpaca":
+            return answer
+        return self.rendering.turn([*self._opening(row), Message("assistant", answer)])[1]
+
+    def _prompt_ids(self, prompts: list[str]) -> list[list[int]]:
+        if self.encoder and prompts:
+            return list(self.tokenizer(prompts)["input_ids"])
+        return [self._bos + ids for ids in self._ids(prompts)]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
         return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
 
     def _added_bos(self) -> list[int]:
@@ -133,75 +219,22 @@ class StudentFormat:
             return []
         return [bos] if self.tokenizer(_PROBE)["input_ids"][:1] == [bos] else []
 
-    # -- chat templates -----------------------------------------------------------------------
 
-    def _opening(self) -> list[Message]:
-        return [Message("system", self.system)] if self.system else []
-
-    def _chat(self, messages: list[Message], *, open_turn: bool) -> str:
-        from jinja2 import TemplateError
-
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=open_turn
-                )
-            )
-        except TemplateError as error:
-            hint = "empty dataset.system_prompt, or choose another base" if self.system else ""
-            raise UserError(
-                f"student.base: {self.base}: its chat template refuses the conversation ({error}); "
-                f"{hint or 'choose another base'}"
-            ) from None
-
-    def _answer(self, row: Mapping[str, Any], prompt: str) -> str:
-        """The text between the prompt and the token that ends the turn."""
-        answer = str(row["output"])
-        if self._alpaca is not None:
-            return answer
-        turns = [*self._opening(), Message("user", asked(row)), Message("assistant", answer)]
-        whole = self._chat(turns, open_turn=False)
-        if not whole.startswith(prompt):
-            return answer  # the template writes a finished turn differently from an open one
-        text, end, _ = whole[len(prompt) :].rpartition(self._stop_text())
-        return text if end else answer
-
-    def _stop_text(self) -> str:
-        return str(self.tokenizer.convert_ids_to_tokens(self.stop_id))
-
-    def _turn_end(self) -> int:
-        """The first special token a chat template writes after an answer, else eos."""
-        eos = int(self.tokenizer.eos_token_id)
-        if self.kind == "alpaca":
-            return eos
-        whole = self._chat([Message("user", _PROBE), Message("assistant", _PROBE)], open_turn=False)
-        tail = self._ids([whole.rpartition(_PROBE)[2]])[0]
-        special = {*self.tokenizer.all_special_ids}
-        special |= {n for n, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        return next((token for token in tail if token in special), eos)
+def cut(examples: Sequence[Example], max_length: int) -> Examples:
+    """`examples` of at most `max_length` tokens, cut at their ends; which were cut or left out."""
+    kept, truncated, masked = [], [], []
+    for example in examples:
+        room = max_length - len(example.prompt)
+        if room <= 0:
+            masked.append(example.id)
+            continue
+        if example.length > max_length:
+            truncated.append(example.id)
+            example = msgspec.structs.replace(example, answer=example.answer[:room])
+        kept.append(example)
+    return Examples(kept, truncated, masked)
 
 
 def asked(row: Mapping[str, Any]) -> str:
     """A row's user message: the input follows the instruction after a blank line."""
     return f"{row['instruction']}\n\n{row['input']}" if row["input"] else str(row["instruction"])
-
-
-def alpaca_prompts(path: str = ALPACA_PROMPT) -> tuple[Prompt, Prompt]:
-    """Alpaca's training prompt for a record with an input, and for one without.
-
-    Raises `RecipeError` where the file does not hold both, divided by the line of `WITHOUT_INPUT`.
-    """
-    prompt = load_prompt(path, frozenset({"instruction", "input"}))
-    text = prompt.sections[0][1]
-    with_input, divider, without = text.partition(WITHOUT_INPUT)
-    if len(prompt.sections) != 1 or not divider or "{{" in without.replace("{{instruction}}", ""):
-        raise RecipeError(
-            f"{path}: needs the prompt with {{{{input}}}}, a line {WITHOUT_INPUT.strip()!r}, and "
-            "the prompt without it"
-        )
-
-    def part(text: str) -> Prompt:
-        return msgspec.structs.replace(prompt, sections=(("user", text),))
-
-    return part(with_input), part(without)

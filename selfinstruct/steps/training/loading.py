@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
-from selfinstruct.core.errors import UserError
+from selfinstruct.core.errors import MissingDependency, UserError
 
 
 def load_tokenizer(folder: Path, name: str) -> Any:
@@ -18,34 +19,31 @@ def load_tokenizer(folder: Path, name: str) -> Any:
         raise _cannot_load(name, "tokenizer", error) from None
 
 
-def load_model(folder: Path, name: str, *, device: str, dtype: Any) -> Any:
-    """The causal language model in `folder`, in evaluation mode.
+def load_model(folder: Path, name: str, *, device: str, dtype: Any, quantized: bool = False) -> Any:
+    """The language model in `folder`, causal or encoder-decoder, in evaluation mode.
 
     Args:
         folder: config and weights.
         name: the model's name for messages.
         device: "cpu", "cuda" or "mps".
-        dtype: the torch dtype of its parameters.
+        dtype: the torch dtype of its parameters; for a quantized one, what it computes in.
+        quantized: hold the linear layers in 4 bits (NF4 with double quantization, as QLoRA does).
 
-    Raises `UserError` for an encoder-decoder, an unknown architecture, or weights that are missing:
-    transformers would fill those with random numbers and only warn.
+    Raises `UserError` for an unknown architecture, or weights that are missing: transformers would
+    fill those with random numbers and only warn. `MissingDependency` without bitsandbytes.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    if device == "cuda":
+        options["attn_implementation"] = "sdpa"
+    if quantized:
+        options |= {"quantization_config": four_bits(dtype), "device_map": {"": device}}
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if getattr(config, "is_encoder_decoder", False):
-            raise UserError(
-                f"student.base: {name}: is an encoder-decoder ({config.model_type}); "
-                "this trainer fine-tunes decoders (causal language models) only"
-            )
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation="sdpa" if device == "cuda" else None,
-            local_files_only=True,
-            output_loading_info=True,
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model, info = auto.from_pretrained(
+            folder, config=config, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _cannot_load(name, "model", error) from None
@@ -56,7 +54,31 @@ def load_model(folder: Path, name: str, *, device: str, dtype: Any) -> Any:
             f"student.base: {name}: its files lack weights: {', '.join(missing[:3])}{more}"
         )
     model.eval()
-    return model.to(device)
+    return model if quantized else model.to(device)
+
+
+def four_bits(dtype: Any) -> Any:
+    """QLoRA's quantization: NF4, the quantization constants quantized too, computing in `dtype`.
+
+    Raises `MissingDependency` where bitsandbytes is not there.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependency("bitsandbytes", "qlora", "student.method=qlora")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def is_encoder_decoder(folder: Path) -> bool:
+    """Whether the model in `folder` reads its prompt with an encoder of its own, as T5 does."""
+    from transformers import AutoConfig
+
+    return bool(AutoConfig.from_pretrained(folder, local_files_only=True).is_encoder_decoder)
 
 
 def check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:

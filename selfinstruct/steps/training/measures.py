@@ -24,8 +24,8 @@ def mean_loss(
 ) -> float:
     """Mean negative log-likelihood in nats per answer token, over all answer tokens alike.
 
-    Rows are padded on the left, so that the answers end together and the head, a good part of a
-    small model's work, runs on them alone.
+    For a causal model rows are padded on the left, so that the answers end together and the head, a
+    good part of a small model's work, runs on them alone.
     """
     import torch
 
@@ -34,8 +34,16 @@ def mean_loss(
     total, tokens = 0.0, 0
     with torch.inference_mode():
         for number, batch in enumerate(batches, 1):
-            total += _batch_loss(model, batch, pad_id)
-            tokens += sum(len(example.answer) for example in batch)
+            logits, labels = batch_logits(model, batch, pad_id)
+            total += float(
+                torch.nn.functional.cross_entropy(
+                    logits.flatten(0, 1).float(),
+                    labels.flatten(),
+                    ignore_index=-100,
+                    reduction="sum",
+                )
+            )
+            tokens += sum(example.learned for example in batch)
             if on_batch is not None:
                 on_batch(number, len(batches))
     return total / tokens
@@ -46,28 +54,41 @@ def perplexity(loss: float) -> float:
     return math.exp(min(loss, 700.0))
 
 
-def _batch_loss(model: Any, batch: Sequence[Example], pad_id: int) -> float:
+def batch_logits(model: Any, batch: Sequence[Example], pad_id: int) -> tuple[Any, Any]:
+    """Logits over the answers, (rows, longest answer, vocabulary), and the labels they predict.
+
+    Labels are -100 where nothing is learned.
+    """
     import torch
 
+    device = next(model.parameters()).device
+    if _has_encoder(model):
+        ids, mask = left_padded([example.prompt for example in batch], pad_id)
+        answers = max(len(example.answer) for example in batch)
+        labels = torch.full((len(batch), answers), -100)
+        for row, example in enumerate(batch):
+            labels[row, : len(example.answer)] = torch.tensor(example.labels)
+        labels = labels.to(device)
+        out = model(input_ids=ids.to(device), attention_mask=mask.to(device), labels=labels)
+        return out.logits, labels
     answers = max(len(example.answer) for example in batch)
     ids, mask = left_padded([example.prompt + example.answer for example in batch], pad_id)
     labels = torch.full((len(batch), answers), -100)
     for row, example in enumerate(batch):
-        labels[row, answers - len(example.answer) :] = torch.tensor(example.answer)
+        labels[row, answers - len(example.answer) :] = torch.tensor(example.labels)
     inputs = {"input_ids": ids, "attention_mask": mask}
     extra = {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0), "logits_to_keep": answers + 1}
     known = _arguments_of(model)
     inputs |= {name: value for name, value in extra.items() if name in known}
-    device = next(model.parameters()).device
     logits = model(
         **{n: v.to(device) if hasattr(v, "to") else v for n, v in inputs.items()}, use_cache=False
     ).logits
     # The logits before a token are what predicts it.
-    logits = logits[:, -answers - 1 : -1].float()
-    nll = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels.to(device).flatten(), ignore_index=-100, reduction="sum"
-    )
-    return float(nll)
+    return logits[:, -answers - 1 : -1], labels.to(device)
+
+
+def _has_encoder(model: Any) -> bool:
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def _arguments_of(model: Any) -> set[str]:
@@ -116,7 +137,9 @@ def greedy(
             input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=settings
         )
     stops = set(stop_ids)
-    return [_before(row, stops) for row in out[:, ids.shape[1] :].tolist()]
+    # An encoder-decoder gives its answer alone, after the token that every answer starts with.
+    start = 1 if _has_encoder(model) else ids.shape[1]
+    return [_before(row, stops) for row in out[:, start:].tolist()]
 
 
 def _before(ids: list[int], stops: set[int]) -> list[int]:

@@ -14,7 +14,7 @@ from selfinstruct.core.errors import RecipeError
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one training; see `core.recipe.StudentConfig` for their meaning."""
 
-    method: Literal["lora", "full"]
+    method: Literal["lora", "qlora", "full"]
     epochs: float
     max_steps: int | None
     learning_rate: float
@@ -26,6 +26,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lora_rank: int
     lora_alpha: int
     lora_dropout: float
+    lora_targets: Literal["all-linear"] | list[str]
+    lora_whole: list[str]
+    lora_rslora: bool
+    lora_dora: bool
     save_steps: int
     seed: int
     device: str

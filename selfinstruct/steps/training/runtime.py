@@ -15,7 +15,7 @@ from typing import Any
 from selfinstruct.core.errors import MissingDependency, RecipeError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
-_CHATTY = ("transformers", "trl", "peft", "accelerate", "datasets", "huggingface_hub")
+_CHATTY = (*PACKAGES[1:6], "huggingface_hub", "bitsandbytes")
 
 
 def check_packages(purpose: str) -> None:

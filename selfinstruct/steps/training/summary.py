@@ -26,7 +26,7 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     base: str
     base_hub_id: str
     base_license: str
-    method: Literal["lora", "full"]
+    method: Literal["lora", "qlora", "full"]
     trainable_params: int
     total_params: int
     max_length: int

@@ -1,0 +1,36 @@
+"""Supervised fine-tuning of an encoder-decoder (T5 and its kin) with transformers' Seq2SeqTrainer.
+
+TRL has no trainer for these. The encoder reads the prompt; the decoder learns the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selfinstruct.steps.training.setup import Setup, one_gpu
+
+
+def build(setup: Setup) -> Any:
+    """A Seq2SeqTrainer for rows of `format.Example`."""
+    from datasets import Dataset
+    from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+    columns = {
+        "input_ids": [row.prompt for row in setup.rows],
+        "attention_mask": [[1] * len(row.prompt) for row in setup.rows],
+        "labels": [row.labels for row in setup.rows],
+    }
+    return Seq2SeqTrainer(
+        model=setup.model,
+        args=one_gpu(Seq2SeqTrainingArguments(**setup.arguments), setup.plan),
+        train_dataset=Dataset.from_dict(columns).select(setup.order),
+        # With the model, it also makes the decoder's inputs from the labels.
+        data_collator=DataCollatorForSeq2Seq(setup.tokenizer, model=_own(setup.model)),
+        processing_class=setup.tokenizer,
+        callbacks=setup.callbacks,
+    )
+
+
+def _own(model: Any) -> Any:
+    """The model inside its adapter, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,0 +1,88 @@
+"""What a trainer is built from, and the arguments that all trainers share.
+
+Each kind of training is a module with a function of the shape `Build`: `sft` (causal language
+models), `seq2seq` (encoder-decoders), `preference` (DPO) and `distillation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from selfinstruct.steps.training.plan import Plan, accumulation, process_count
+
+# Whole checkpoints that are kept: one is being written while the other is still needed.
+KEPT = 2
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a trainer is made of.
+
+    `rows` are the examples (of the kind that the trainer takes) and `order` the indices into them,
+    to be cut into optimizer steps; `arguments` are keyword arguments for the trainer's config.
+    """
+
+    model: Any
+    tokenizer: Any
+    rows: Sequence[Any]
+    order: list[int]
+    plan: Plan
+    arguments: dict[str, Any]
+    callbacks: list[Any]
+
+
+# A transformers `Trainer`, ready to train.
+Build = Callable[[Setup], Any]
+
+
+def shared_arguments(
+    plan: Plan, steps: int, checkpoints: Path, *, recompute: bool
+) -> dict[str, Any]:
+    """Keyword arguments of `transformers.TrainingArguments` that every kind of training takes."""
+    import torch
+
+    from selfinstruct.steps.training.runtime import compute_dtype
+
+    micro, accumulated = accumulation(plan, process_count())
+    return {
+        "output_dir": str(checkpoints),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulated,
+        "max_steps": steps,
+        "learning_rate": plan.learning_rate,
+        # Its "constant" alone leaves warmup out.
+        "lr_scheduler_type": "constant_with_warmup"
+        if plan.scheduler == "constant"
+        else plan.scheduler,
+        # Rounded down: the first step of a warmup has rate 0, and a short training none to waste.
+        "warmup_steps": int(plan.warmup_ratio * steps),
+        "weight_decay": plan.weight_decay,
+        "seed": plan.seed,
+        "data_seed": plan.seed,
+        "train_sampling_strategy": "sequential",  # the order is ours
+        "bf16": compute_dtype(plan.device) is torch.bfloat16,
+        "use_cpu": plan.device == "cpu",
+        "gradient_checkpointing": None,  # TRL's default; deprecated in favour of the next
+        "activation_checkpointing": recompute,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a loss that is no number must be seen
+        "save_strategy": "steps",
+        "save_steps": plan.save_steps,
+        "save_total_limit": KEPT,
+        "report_to": "none",
+        "ddp_find_unused_parameters": False,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": plan.device == "cuda",
+        "eval_strategy": "no",
+        "push_to_hub": False,
+    }
+
+
+def one_gpu(arguments: Any, plan: Plan) -> Any:
+    """`arguments` for one process: it uses one GPU; the trainer would split batches over all."""
+    if process_count() == 1 and plan.device == "cuda" and arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # DataParallel, which TRL refuses
+    return arguments
