@@ -15,6 +15,7 @@ from selfinstruct.core.types import Message, Request, Sampling
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.teachers.compatible import CompatibleTeacher
 from selfinstruct.testing.fake_server import Running
+from tests.raw_http import serving
 
 START = Callable[..., Running]
 
@@ -184,3 +185,28 @@ async def test_connections_are_limited_and_kept(start_fake_server: START) -> Non
         done = await asyncio.gather(*(made(ask(f"Question {n}?")) for n in range(40)))
     assert len({completion.request_id for completion in done}) == 40
     assert server.server.stats.max_in_flight == 4
+
+
+async def test_a_remote_server_is_asked_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the key, renewed ones too; faults never show it."""
+    said = b'{"choices":[{"message":{"content":"Hello."},"finish_reason":"stop"}]}'
+    good = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
+    bad = b"HTTP/1.1 401 No\r\nContent-Length: 14\r\n\r\nnot first-key!"
+    monkeypatch.setenv("MY_KEY", "first-key")
+    async with serving(good, bad, good) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        async with teacher("http://models.example", key_variable="MY_KEY") as made:
+            assert (await made(ask())).text == "Hello."
+            with pytest.raises(TeacherFault, match=r"not \[key\]!"):
+                await made(ask())
+            monkeypatch.setenv("MY_KEY", "second-key")
+            assert made.renew_key()
+            await made(ask())
+    keys = [request.split(b"Bearer ")[1].split(b"\r\n")[0] for request in proxy.requests]
+    assert keys == [b"first-key", b"first-key", b"second-key"]
+    assert proxy.requests[0].startswith(b"POST http://models.example/v1/chat/completions ")

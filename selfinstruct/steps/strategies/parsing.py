@@ -21,13 +21,15 @@ UNPARSEABLE = "unparseable"  # nothing in the reply looks like a task
 INCOMPLETE = "incomplete"  # the reply was cut off inside this task
 MALFORMED = "malformed"  # a task without output, or with labels out of order
 
+# Both begin with the end of the line before, not with "^": a pattern that begins with a letter is
+# looked for several times as fast, and the text gets a line before its first.
 _LABEL = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]*)?(?:[-*][ \t]+)?[*_]{0,2}"
+    r"\n[ \t]*(?:#{1,6}[ \t]*)?(?:[-*][ \t]+)?[*_]{0,2}"
     r"(?:Task[ \t]+)?(?:(\d{1,3})[.):][ \t]*)?[*_]{0,2}"
     r"(Instruction|Input|Output)[*_]{0,2}[ \t]*:[*_]{0,2}[ \t]*",
-    re.IGNORECASE | re.MULTILINE,
+    re.IGNORECASE,
 )
-_RULE = re.compile(r"^[ \t]*(?:#{2,}|-{3,}|\*{3,}|={3,})[ \t]*$", re.MULTILINE)
+_RULE = re.compile(r"\n[ \t]*(?:#{2,}|-{3,}|\*{3,}|={3,})[ \t]*(?=\n|\Z)")
 _NO_INPUT = re.compile(
     r"^[<\[(\"']*\s*(?:no\s*-?\s*input(?:\s+(?:is\s+)?(?:needed|required|necessary|provided))?|"
     r"none|n/?a|not applicable|empty|null)\s*[>\])\"'.]*$",
@@ -56,12 +58,13 @@ def numbered_items(text: str, continues_instruction: bool) -> list[Item]:
         continues_instruction: the prompt ended with the label of an instruction, so text before
             the first label is one.
     """
+    text = "\n" + text
     labels = list(_LABEL.finditer(text))
     # Where labels are numbered, a bare "Output:" belongs to a task's own text.
     if any(label[1] for label in labels):
         labels = [label for label in labels if label[1]]
     items: list[Item] = []
-    lead = _without_rules(text[: labels[0].start()] if labels else text).strip()
+    lead = _without_rules(text[: labels[0].start()] if labels else text)
     if lead and continues_instruction and labels and labels[0][2].lower() != "instruction":
         items.append(Item({"instruction": lead}))
     for name, value in _labelled(text, labels):
@@ -77,14 +80,14 @@ def numbered_items(text: str, continues_instruction: bool) -> list[Item]:
 def _labelled(text: str, labels: list[re.Match[str]]) -> Iterator[tuple[str, str]]:
     for position, label in enumerate(labels):
         end = labels[position + 1].start() if position + 1 < len(labels) else len(text)
-        yield label[2].lower(), _without_rules(text[label.end() : end]).strip()
+        yield label[2].lower(), _without_rules(text[label.end() : end])
 
 
 def _without_rules(text: str) -> str:
-    """`text` without the lines that only separate; most texts have none."""
+    """`text`, stripped, without the lines that only separate; most texts have none."""
     if "##" in text or "---" in text or "***" in text or "===" in text:
-        return _RULE.sub("", text)
-    return text
+        text = _RULE.sub("\n", "\n" + text)
+    return text.strip()
 
 
 def candidates_from_items(

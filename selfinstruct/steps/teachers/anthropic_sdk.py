@@ -12,8 +12,8 @@ from selfinstruct.core.errors import MissingDependency, TeacherError, TeacherFau
 from selfinstruct.core.types import Completion, FinishReason, Request, Usage
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.teachers import faults, limits, sdk
-from selfinstruct.steps.teachers.compatible import STALL_S
 from selfinstruct.steps.teachers.replies import estimated
+from selfinstruct.steps.teachers.wire import STALL_S
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic

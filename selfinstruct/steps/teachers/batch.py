@@ -17,7 +17,8 @@ import msgspec
 from selfinstruct.core.errors import TeacherFault
 from selfinstruct.core.types import Completion, Request, Teacher
 from selfinstruct.steps.teachers import sdk
-from selfinstruct.steps.teachers.compatible import CONNECT_S, LARGEST_REPLY
+from selfinstruct.steps.teachers.connection import LARGEST_REPLY
+from selfinstruct.steps.teachers.wire import CONNECT_S
 
 # Files go out as fast as the line allows; a quarter of a gigabyte may take a while.
 UPLOAD_S = 3600.0

@@ -1,8 +1,8 @@
 """A lean client for any OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, TGI, LM Studio.
 
-On such a server the client can become the bottleneck, so it is one aiohttp session and two typed
-codecs: about an eighth of the processor time a call costs through an SDK. Several servers of one
-model are one teacher: see `fleet`.
+On such a server the client can become the bottleneck, so it is a small HTTP client of our own
+(`wire`) and two typed codecs: a fraction of the processor time that a call costs through an SDK.
+Several servers of one model are one teacher: see `fleet`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from selfinstruct.core.errors import FaultKind, TeacherError, TeacherFault, UserError
+from selfinstruct import __version__
+from selfinstruct.core.errors import TeacherError, TeacherFault, UserError
 from selfinstruct.core.types import Completion, Request
 from selfinstruct.steps.privacy import Policy, host_of, is_loopback
 from selfinstruct.steps.teachers import faults, limits, replies, templates
 from selfinstruct.steps.teachers.fleet import Fleet, Member
 from selfinstruct.steps.teachers.keys import read_key
-
-if TYPE_CHECKING:
-    import aiohttp
-    from yarl import URL
-
-LARGEST_REPLY = 32 * 2**20
-# uvicorn (vLLM, SGLang) and cpp-httplib (llama.cpp) hang up after 5 idle seconds; we go first, so
-# that a request does not meet a closing connection.
-KEEP_ALIVE_S = 4.0
-CONNECT_S = 20.0
-# A server that has begun to reply goes on within this many seconds. Some send the headers at once
-# and the body when the model is done, so it is as long as a reply may take to be written.
-STALL_S = 60.0
+from selfinstruct.steps.teachers.proxied import Proxied, proxy_for
+from selfinstruct.steps.teachers.wire import STALL_S, Wire
 
 _encode = msgspec.json.Encoder().encode
 
@@ -79,8 +69,7 @@ class CompatibleTeacher:
         self._stall_s = stall_s
         self._policy = policy or Policy()
         self._secret = key
-        self._session: aiohttp.ClientSession | None = None
-        self._urls: dict[str, URL] = {}
+        self._clients: dict[str, Wire | Proxied] = {}  # by address; those without a proxy share one
         self.limits: limits.Limits | None = None
         """What the last reply's headers said about rate limits. They are a server's own, so those
         of a fleet say nothing about the teacher."""
@@ -89,36 +78,31 @@ class CompatibleTeacher:
         return f"{type(self).__name__}(id={self.id!r}, model={self.model!r})"
 
     async def start(self) -> None:
-        """Open the session. Raises `UserError` for a missing key, `PrivacyError` for the host."""
-        import aiohttp
-
+        """Get ready. Raises `UserError` for a missing key, `PrivacyError` for the host."""
         bases = [member.base for member in self.fleet.members]
         for base in bases:
             self._policy.check_url(base, "teacher.base_url")
         if self._key_variable is not None or self._key_file is not None:
             remote = not all(is_loopback(host_of(base)) for base in bases)
             self._secret = read_key(self._key_variable, needed=remote, file=self._key_file)
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers = {
+            "User-Agent": f"selfinstruct/{__version__}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        }
         if self._secret:
             headers["Authorization"] = f"Bearer {self._secret}"
-        self._session = aiohttp.ClientSession(
-            headers=headers,
-            # Names are looked up by Python's socket module, which the privacy guard can see.
-            connector=aiohttp.TCPConnector(
-                limit=self._concurrency,
-                keepalive_timeout=KEEP_ALIVE_S,
-                resolver=aiohttp.ThreadedResolver(),
-            ),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=all(may_use_proxy(base, self._policy) for base in bases),
-        )
+        connections, times = self._concurrency, (self._timeout_s, self._stall_s)
+        direct = Wire(headers, connections, *times)
+        for base in bases:
+            proxy = proxy_for(base, self._policy)
+            self._clients[base] = Proxied(headers, proxy, connections, *times) if proxy else direct
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        clients, self._clients = set(self._clients.values()), {}
+        for client in clients:
+            await client.close()
 
     async def __call__(self, request: Request) -> Completion:
         """One attempt. Raises `TeacherFault`."""
@@ -136,10 +120,11 @@ class CompatibleTeacher:
             key = read_key(self._key_variable, needed=True, file=self._key_file)
         except UserError:  # gone or half written: the server's refusal says more
             return False
-        if key == self._secret or self._session is None:
+        if key == self._secret or not self._clients:
             return False
         self._secret = key
-        self._session.headers["Authorization"] = f"Bearer {key}"
+        for client in self._clients.values():
+            client.set_header("Authorization", f"Bearer {key}")
         return True
 
     async def user_header(self) -> str:
@@ -158,10 +143,10 @@ class CompatibleTeacher:
         tried: list[Member] = []
         while True:
             member = self.fleet.take(tried)
-            base = member.base.removesuffix("/v1") if beside else member.base
+            url = (member.base.removesuffix("/v1") if beside else member.base) + path
             fault: TeacherFault | None = None
             try:
-                return await self._post(base + path, body)
+                return await self._post(member, url, body)
             except TeacherFault as raised:
                 fault = raised
                 unsent = fault.kind == "connection" and fault.billed == "no"
@@ -174,52 +159,21 @@ class CompatibleTeacher:
                 self.fleet.done(member, fault)
             tried.append(member)
 
-    async def _post(self, address: str, body: bytes) -> bytes:
+    async def _post(self, member: Member, url: str, body: bytes) -> bytes:
         """The body of a reply with status 200; everything else is a `TeacherFault`."""
-        import aiohttp
-
-        if self._session is None:
+        client = self._clients.get(member.base)
+        if client is None:
             raise RuntimeError("the teacher is called before it is started")
-        status = 0
         try:
-            async with self._session.post(
-                self._url(address), data=body, allow_redirects=False
-            ) as response:
-                status, headers = response.status, response.headers
-                if len(self.fleet.members) == 1:
-                    self.limits = limits.read(headers)
-                reply = await _read(response, self._stall_s)
-                if status == 200:
-                    return reply
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise TeacherFault("connection", self._clean(error)) from None
-        except TimeoutError:
-            message = f"no complete reply within {self._timeout_s:g} s"
-            raise TeacherFault("timeout", message, billed="maybe") from None
-        except (aiohttp.ClientError, OSError) as error:
-            # A reply that began and broke off was worked on; before that nobody can tell.
-            kind: FaultKind = "bad_reply" if status == 200 else "connection"
-            raise TeacherFault(kind, self._clean(error), billed="maybe") from None
-        raise faults.from_status(status, reply, headers, secret=self._secret)
-
-    def _url(self, address: str) -> URL:
-        url = self._urls.get(address)
-        if url is None:
-            from yarl import URL
-
-            url = self._urls[address] = URL(address)
-        return url
-
-    def _clean(self, error: Exception) -> str:
-        return faults.clean(str(error) or type(error).__name__, self._secret)
-
-
-def may_use_proxy(base_url: str, policy: Policy) -> bool:
-    """Whether the environment's proxy may be used: not for this machine, nor by a local run.
-
-    A proxy is another host that reads everything.
-    """
-    return not policy.local and not is_loopback(host_of(base_url))
+            status, headers, reply = await client.post(url, body)
+        except TeacherFault as fault:
+            fault.message = faults.clean(fault.message, self._secret)
+            raise
+        if len(self.fleet.members) == 1:
+            self.limits = limits.read(headers)
+        if status != 200:
+            raise faults.from_status(status, reply, headers, secret=self._secret)
+        return reply
 
 
 def request_body(request: Request) -> dict[str, Any]:
@@ -252,32 +206,3 @@ def response_format(schema: dict[str, Any]) -> dict[str, Any]:
         "type": "json_schema",
         "json_schema": {"name": "reply", "strict": True, "schema": schema},
     }
-
-
-async def _read(response: aiohttp.ClientResponse, stall_s: float) -> bytes:
-    """The whole body, decompressed; a fault where it passes `LARGEST_REPLY` or stands still."""
-    content = response.content
-    if content.is_eof() and content.total_bytes <= LARGEST_REPLY:
-        return await content.read()  # it came whole with the headers, as most do
-    chunks: list[bytes] = []
-    size = 0
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(stall_s) as patience:
-            async for chunk in content.iter_any():
-                patience.reschedule(loop.time() + stall_s)
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > LARGEST_REPLY:
-                    response.close()
-                    message = f"a reply of more than {LARGEST_REPLY >> 20} MB"
-                    raise TeacherFault("bad_reply", message, billed="yes", status=response.status)
-    except TimeoutError:
-        raise stalled(stall_s) from None
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def stalled(stall_s: float) -> TeacherFault:
-    """The fault of a reply that began and stood still."""
-    message = f"the reply stood still for {stall_s:g} s"
-    return TeacherFault("timeout", message, billed="maybe")

@@ -10,7 +10,8 @@ from selfinstruct.core.errors import MissingDependency, TeacherError
 from selfinstruct.core.types import Completion, Request
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.teachers import limits, replies, sdk
-from selfinstruct.steps.teachers.compatible import STALL_S, response_format
+from selfinstruct.steps.teachers.compatible import response_format
+from selfinstruct.steps.teachers.wire import STALL_S
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -15,15 +15,10 @@ from typing import Any
 from selfinstruct.core.errors import FaultKind, PrivacyError, TeacherFault, UserError
 from selfinstruct.steps.privacy import Policy, host_of, is_loopback
 from selfinstruct.steps.teachers import faults
-from selfinstruct.steps.teachers.compatible import (
-    CONNECT_S,
-    KEEP_ALIVE_S,
-    LARGEST_REPLY,
-    STALL_S,
-    may_use_proxy,
-    stalled,
-)
+from selfinstruct.steps.teachers.connection import LARGEST_REPLY, stalled
 from selfinstruct.steps.teachers.keys import read_key
+from selfinstruct.steps.teachers.proxied import may_use_proxy
+from selfinstruct.steps.teachers.wire import CONNECT_S, KEEP_ALIVE_S, STALL_S
 
 # A server on this machine needs no key, but the SDKs insist on one.
 NO_KEY = "none"
