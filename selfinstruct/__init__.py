@@ -19,11 +19,12 @@ __all__ = [
     "evaluate",
     "generate",
     "load_recipe",
+    "select_dataset",
     "train_student",
 ]
 
 if TYPE_CHECKING:
-    from selfinstruct.api import Run, evaluate, generate, train_student
+    from selfinstruct.api import Run, evaluate, generate, select_dataset, train_student
     from selfinstruct.core.errors import SelfInstructError
     from selfinstruct.core.recipe import Recipe
     from selfinstruct.core.recipe_file import load_recipe
@@ -38,6 +39,7 @@ _HOMES = {
     "evaluate": "selfinstruct.api",
     "generate": "selfinstruct.api",
     "load_recipe": "selfinstruct.core.recipe_file",
+    "select_dataset": "selfinstruct.api",
     "train_student": "selfinstruct.api",
 }
 

@@ -24,8 +24,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from selfinstruct.core.errors import FolderError, RecipeError
 from selfinstruct.core.recipe import Recipe
-from selfinstruct.core.recipe_file import check_recipe, load_recipe, override_recipe
+from selfinstruct.core.recipe_file import (
+    apply_override,
+    check_recipe,
+    load_recipe,
+    override_recipe,
+)
 from selfinstruct.core.types import Record, SeedTask
 from selfinstruct.engine import loop
 from selfinstruct.engine.accounts import BillLine, Funnel, bill, funnel
@@ -37,12 +43,15 @@ from selfinstruct.stages import generate as generation
 from selfinstruct.steps.privacy import enforce
 
 if TYPE_CHECKING:
+    from selfinstruct.engine.selection import Selection
     from selfinstruct.stages.dataset import DatasetSummary
     from selfinstruct.stages.evaluate import EvaluationSummary
     from selfinstruct.stages.publish import Published, PublishPlan
     from selfinstruct.steps.training.summary import TrainSummary
 
 OUTPUTS = Path("outputs")
+# A recipe must name a teacher; a selection without a judge asks none.
+_NOBODY = {"kind": "scripted", "model": "nobody.jsonl"}
 Result = TypeVar("Result")
 
 
@@ -136,10 +145,31 @@ class Run:
         with self._at_work(), Ledger(self.folder.db_path) as ledger:
             return await forget_batches(ledger, teacher)
 
+    async def aselect(
+        self, *, force: bool = False, on_progress: Callable[[str, int, int], None] | None = None
+    ) -> Selection:
+        """Select from the kept records; see `stages.select.select`."""
+        from selfinstruct.stages.select import select
+
+        with self._at_work():
+            return await select(self.folder, force=force, on_progress=on_progress)
+
+    def select(
+        self, *, force: bool = False, on_progress: Callable[[str, int, int], None] | None = None
+    ) -> Selection:
+        """`aselect` for callers that do not await."""
+        work = self.aselect(force=force, on_progress=on_progress)
+        return run_sync(work, private=self.recipe.privacy == "local")
+
     def write_dataset(self, *, force: bool = False) -> DatasetSummary:
-        """Write ``dataset/`` from the ledger, where it is not up to date."""
+        """Write ``dataset/`` from the ledger, where it is not up to date.
+
+        A recipe with a section `select` selects first, where that is not up to date.
+        """
         from selfinstruct.stages.dataset import write_dataset
 
+        if self.recipe.select is not None:
+            self.select()
         with self._at_work():
             return write_dataset(self.folder, force=force)
 
@@ -215,6 +245,84 @@ def generate(
     run.generate()
     run.write_dataset()
     return run
+
+
+async def aselect_dataset(
+    path: str | Path,
+    output: str | Path,
+    recipe: Recipe | dict[str, Any] | str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Selection:
+    """`select_dataset` for callers that await."""
+    from selfinstruct.stages.select import select_from_dataset
+
+    settings = _selection_recipe(path, recipe, overrides)
+    folder = RunFolder(output)
+    _refuse_foreign(folder.path)
+    with folder.lock(), enforce(generation.policy_of(settings)):
+        return await select_from_dataset(
+            Path(path), folder.path, settings, force=force, on_progress=on_progress
+        )
+
+
+def select_dataset(
+    path: str | Path,
+    output: str | Path,
+    recipe: Recipe | dict[str, Any] | str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+) -> Selection:
+    """Select from a dataset that is no run, into the folder `output`.
+
+    Args:
+        path: JSON lines, JSON, CSV, Parquet, or a folder of them.
+        output: a new folder, or that of an earlier selection, whose scores are used again.
+        recipe: has a section `select`; nothing else of it is needed where no teacher is asked.
+        overrides: ``select.count=1000`` and the like.
+
+    Raises `RecipeError` without a section `select`, `SeedError` or `FolderError`.
+    """
+    return run_sync(aselect_dataset(path, output, recipe, overrides=overrides, force=force))
+
+
+def _selection_recipe(
+    path: str | Path,
+    recipe: Recipe | dict[str, Any] | str | Path | None,
+    overrides: Sequence[str],
+) -> Recipe:
+    """The recipe of a selection from a dataset: a section `select` alone is enough."""
+    if isinstance(recipe, (str, Path)):
+        found = load_recipe(recipe, overrides)
+    elif isinstance(recipe, Recipe):
+        found = override_recipe(recipe, overrides)
+    else:
+        whole = {"name": "selection", "seeds": [str(path)], "teacher": _NOBODY} | (recipe or {})
+        for override in overrides:
+            apply_override(whole, override)
+        found = check_recipe(whole, "select")
+    if found.select is None:
+        raise RecipeError(
+            "nothing says what to select: give --method random --count 1000, or a recipe with a "
+            "section select"
+        )
+    return found
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise `FolderError` where `folder` holds something that no selection wrote."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FolderError(f"{folder}: is a file; give a folder with --output")
+    found = {child.name for child in folder.iterdir()}
+    if found and not found & {"run.lock", "selection.json"}:
+        raise FolderError(f"{folder}: holds other files; give a new folder with --output")
+    if "recipe.yaml" in found:
+        raise FolderError(f"{folder}: is a run; give another folder with --output")
 
 
 def train_student(run: Run | str | Path, *overrides: str, force: bool = False) -> TrainSummary:

@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": "Grow seed tasks into judged records.",
     "status": "Show a run: funnel, spend, what is done.",
     "batches": "Show, cancel or give up what a batch API is working on.",
+    "select": "Select from a run or any dataset, by scores and diversity.",
     "export": "Write the dataset folder, or one file in another format.",
     "train-student": "Fine-tune the student on a run's dataset.",
     "evaluate": "Measure base and student on held-out records.",

@@ -55,7 +55,9 @@ def command(
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Do all stages of RECIPE: generate, dataset, train-student, evaluate, report.
+    """Do all stages of RECIPE: generate, select, dataset, train-student, evaluate, report.
+
+    Selecting is done where the recipe has a section select.
 
     A stage that is done, with the same settings and input, is skipped. Nothing is published.
     """
@@ -67,6 +69,8 @@ def command(
     check_packages(run.recipe)
     say = _quiet if as_json else _say
     _stage(say, "generate", lambda: generate_live(run, as_json))
+    if run.recipe.select is not None:
+        _stage(say, "select", run.select)
     _stage(say, "dataset", run.write_dataset)
     if run.recipe.student is not None:
         train_and_evaluate(run, say)

@@ -300,6 +300,51 @@ class FiltersConfig(Strict):
     minhash: MinHashConfig = Field(default_factory=MinHashConfig)
 
 
+ScoreName = Literal[
+    "instruction_words",
+    "input_words",
+    "output_words",
+    "output_sentences",
+    "output_ttr",
+    "output_mtld",
+    "output_reading_ease",
+]
+
+
+class SelectConfig(Strict):
+    """Which of the kept records go into the dataset; without this section, all of them."""
+
+    method: Literal["top_k", "random", "k_center", "facility_location"] = "top_k"
+    """`top_k` goes down the order of `score`, `random` is the baseline; `k_center` spreads out over
+    all that is there, `facility_location` stands for it. See [selection](selection.md)."""
+    count: int | None = Field(default=None, ge=1)
+    """Records to select; as many as the other settings let through where not given."""
+    score: ScoreName | None = None
+    """The score that `top_k` goes by."""
+    lowest: bool = False
+    """Go from the lowest score up."""
+    scores: list[ScoreName] = Field(default_factory=list)
+    """More scores to work out; all become columns of the dataset."""
+    min_distance: float = Field(default=0.0, ge=0, le=2)
+    """For `top_k` and `random`: leave out a record whose distance (1 minus the cosine of the
+    embeddings) to a selected one is below this. DEITA uses 0.1."""
+    quota: int | None = Field(default=None, ge=1)
+    """Records of a group at most."""
+    quota_by: Literal["verb", "category"] = "verb"
+    """What makes a group: the instruction's root verb, or the record's category."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> SelectConfig:
+        if self.method == "top_k" and self.score is None:
+            raise ValueError("method top_k needs a score to go by, such as score: output_words")
+        if self.method in ("k_center", "facility_location"):
+            if self.count is None:
+                raise ValueError(f"method {self.method} needs a count")
+            if self.min_distance:
+                raise ValueError(f"method {self.method} takes no min_distance")
+        return self
+
+
 class DatasetConfig(Strict):
     """The dataset folder in the Hub's format."""
 
@@ -396,6 +441,7 @@ class Recipe(Strict):
     `teacher` does both where not given."""
     generate: GenerateConfig = Field(default_factory=GenerateConfig)
     filters: FiltersConfig = Field(default_factory=FiltersConfig)
+    select: SelectConfig | None = None
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     student: StudentConfig | None = None
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)

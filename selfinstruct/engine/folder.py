@@ -3,7 +3,7 @@
 recipe.yaml     the resolved recipe
 run.db          the ledger (SQLite); everything below is recomputed from it
 run.lock        held by the process that works on the run
-dataset/ student/ evaluation/ report.html
+selection/ dataset/ student/ evaluation/ report.html
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class RunFolder:
         self.path = Path(path)
         self.recipe_path = self.path / "recipe.yaml"
         self.db_path = self.path / "run.db"
+        self.selection = self.path / "selection"
         self.dataset = self.path / "dataset"
         self.student = self.path / "student"
         self.evaluation = self.path / "evaluation"

@@ -12,7 +12,7 @@ The folder is written beside the old one and swapped in by renaming, so there is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +26,10 @@ from selfinstruct.core.types import Record, SeedTask
 from selfinstruct.engine.accounts import BEYOND_TARGET, Funnel, bill, funnel
 from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.selection import PREFIX, Standing, current_selection, selection_mark
 from selfinstruct.steps import card_facts, splits, tables
 from selfinstruct.steps.hub_card import dataset_card, split_file
+from selfinstruct.steps.selection.in_words import in_words
 from selfinstruct.steps.swap import replacing
 from selfinstruct.steps.tables import Row
 
@@ -43,7 +45,8 @@ class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """dataset.json: what the dataset folder holds.
 
     `train` and `held_out` count records; `human` of the training ones are seeds. `seeds` counts the
-    run's seed tasks, `private_seeds` those marked private. `fingerprint` is that of the settings
+    run's seed tasks, `private_seeds` those marked private, `not_selected` the kept records that the
+    recipe's selection left out. `fingerprint` is that of the settings
     and records behind the data, `card` that of everything else the card tells. `files` maps each
     file's path to its SHA-256.
     """
@@ -60,6 +63,7 @@ class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     card: str
     files: dict[str, str]
+    not_selected: int = 0
 
 
 def write_dataset(folder: RunFolder, *, force: bool = False) -> DatasetSummary:
@@ -69,7 +73,8 @@ def write_dataset(folder: RunFolder, *, force: bool = False) -> DatasetSummary:
         folder: a run folder, locked by the caller.
         force: write it even if it is up to date.
 
-    Raises `FolderError` if the run has kept nothing yet or the folder cannot be written.
+    Raises `FolderError` if the run has kept nothing yet, its selection is not up to date, or the
+    folder cannot be written.
     """
     with Ledger.read(folder.db_path) as ledger:
         run = _Run(folder, ledger)
@@ -142,13 +147,14 @@ class _Run:
                 f"{folder.path}: no record was kept yet, so there is no dataset to write; "
                 "run: selfinstruct generate"
             )
+        self.selection = self._selection(folder)
         self.told: dict[str, Any] = {
             "name": self.recipe.name,
             "sources": card_facts.sources(self.seeds),
-            "funnel": _funnel_steps(self.funnel),
+            "funnel": _funnel_steps(self.funnel, self.selection),
             "rejected": self.funnel.rejected,
             "costs": _costs(ledger),
-            "checks": _checks(self.recipe.filters),
+            "checks": _checks(self.recipe.filters) + in_words(self.recipe.select),
             "version": __version__,
         }
         self.marks = (self._data_mark(), fingerprint(self.told))
@@ -160,7 +166,28 @@ class _Run:
             digest.update(_encode(record))
         settings = self.recipe.dataset.model_dump(mode="json")
         humans = [tables.seed_row(seed) for seed in self.humans]
-        return fingerprint([FORMAT, settings, humans, digest.hexdigest()])
+        chosen = [] if self.selection is None else [self.selection]
+        return fingerprint([FORMAT, settings, humans, digest.hexdigest(), *chosen])
+
+    def _selection(self, folder: RunFolder) -> dict[str, Standing] | None:
+        """The selected records by id, where the recipe selects. Raises `FolderError` if stale."""
+        config = self.recipe.select
+        if config is None:
+            return None
+        tasks = (record.candidate for record in self.ledger.records(kept=True))
+        return current_selection(folder, selection_mark(config, self.recipe.seed, tasks))
+
+    def _row(self, record: Record) -> Row:
+        """A kept record's row, with its scores where there are any."""
+        row = tables.record_row(record)
+        if self.selection is not None:
+            scores = self.selection[record.candidate.id].scores
+            row |= {f"{PREFIX}{name}": value for name, value in scores.items()}
+        return row
+
+    def _score_columns(self) -> list[str]:
+        first = next(iter((self.selection or {}).values()), None)
+        return [] if first is None else [f"{PREFIX}{name}" for name in first.scores]
 
     def _rejects(self) -> Iterator[Row]:
         for record in self.ledger.records(kept=False):
@@ -170,8 +197,10 @@ class _Run:
     def write(self, new: Path) -> DatasetSummary:
         """Write all but the summary into the empty folder `new`."""
         kept = list(self.ledger.records(kept=True))
+        if self.selection is not None:
+            kept = [record for record in kept if record.candidate.id in self.selection]
         parts = _split(kept, self.humans, self.recipe.dataset.held_out)
-        rows = {record.candidate.id: tables.record_row(record) for record in kept}
+        rows = {record.candidate.id: self._row(record) for record in kept}
         train = [tables.seed_row(seed) for seed in self.humans]
         train += [rows[name] for name in parts.train]
         data = {"train": train, "test": [rows[name] for name in parts.held_out]}
@@ -203,16 +232,17 @@ class _Run:
             license=self.recipe.dataset.license,
             fingerprint=self.marks[0],
             card=self.marks[1],
+            not_selected=self.funnel.kept - len(kept),
             files=_checksums(new),
         )
 
     def _write_data(self, new: Path, data: dict[str, list[Row]]) -> dict[str, dict[str, int]]:
         """Write the configs' files and the plain copies; rows by config and split."""
-        system = self.recipe.dataset.system_prompt
+        system, scores = self.recipe.dataset.system_prompt, self._score_columns()
         files: dict[str, dict[str, int]] = {"default": {}, "messages": {}}
         for name, rows in data.items():
             talks = (tables.messages_row(row, system) for row in rows)
-            tables.write_parquet(new / split_file("default", name), "default", rows)
+            tables.write_parquet(new / split_file("default", name), "default", rows, scores)
             tables.write_parquet(new / split_file("messages", name), "messages", talks)
             (new / f"{name}.jsonl").write_bytes(tables.to_jsonl(rows, system))
             files["default"][name] = files["messages"][name] = len(rows)
@@ -244,8 +274,8 @@ def _checksums(folder: Path) -> dict[str, str]:
 # -- what the card tells ---------------------------------------------------------------------------
 
 
-def _funnel_steps(f: Funnel) -> list[tuple[str, int]]:
-    return [
+def _funnel_steps(f: Funnel, selection: Mapping[str, Standing] | None) -> list[tuple[str, int]]:
+    steps = [
         ("requests to the teacher", f.requests),
         ("completions", f.completions),
         ("of them refused by the teacher", f.refused),
@@ -256,6 +286,7 @@ def _funnel_steps(f: Funnel) -> list[tuple[str, int]]:
         ("over the target, not looked at", f.beyond_target),
         ("kept", f.kept),
     ]
+    return steps if selection is None else [*steps, ("of them selected", len(selection))]
 
 
 def _costs(ledger: Ledger) -> list[card_facts.Cost]:

@@ -86,8 +86,8 @@ def messages_row(row: Row, system: str = "") -> Row:
     return {"id": row["id"], "messages": [{"role": who, "content": text} for who, text in turns]}
 
 
-def schema(config: Config) -> Any:
-    """The config's Arrow schema."""
+def schema(config: Config, scores: Iterable[str] = ()) -> Any:
+    """The config's Arrow schema; `scores` are more columns, of numbers."""
     import pyarrow as pa
 
     text, texts = pa.string(), pa.list_(pa.string())
@@ -100,16 +100,21 @@ def schema(config: Config) -> Any:
     fields += [("flags", texts)]
     if config == "rejected":
         fields += [("reason", text), ("detail", text), ("neighbour", text), ("score", pa.float64())]
-    return pa.schema(fields)
+    return pa.schema(fields + [(name, pa.float64()) for name in scores])
 
 
-def write_parquet(path: Path, config: Config, rows: Iterable[Row]) -> int:
-    """Write `rows` to `path` as they come; returns how many there were. Raises `OSError`."""
+def write_parquet(
+    path: Path, config: Config, rows: Iterable[Row], scores: Iterable[str] = ()
+) -> int:
+    """Write `rows` to `path` as they come; returns how many there were. Raises `OSError`.
+
+    `scores` names columns of numbers past those of the config; a row may lack them.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    layout, written, source = schema(config), 0, iter(rows)
+    layout, written, source = schema(config, scores), 0, iter(rows)
     with pq.ParquetWriter(path, layout, compression=COMPRESSION) as writer:
         while group := list(islice(source, ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema=layout), ROW_GROUP)
@@ -159,12 +164,14 @@ def to_messages(rows: Iterable[Row], system: str) -> bytes:
 
 def to_csv(rows: Iterable[Row], system: str) -> bytes:
     """CSV with a header; lists of ids are joined by spaces."""
-    names = schema("default").names
+    rows = list(rows)
+    scores = dict.fromkeys(name for row in rows for name in row if name.startswith("score_"))
+    names = [*schema("default").names, *scores]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
-        cells = (row[name] for name in names)
+        cells = (row.get(name, "") for name in names)
         writer.writerow(" ".join(cell) if isinstance(cell, list) else cell for cell in cells)
     return text.getvalue().encode()
 

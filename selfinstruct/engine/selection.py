@@ -1,0 +1,134 @@
+"""The folder selection/ of a run: which of its kept records were selected, and their scores.
+
+selection.json     what was selected and how, last of all
+scores.parquet     a row for each candidate: selected or why not, and its scores
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from selfinstruct.core.errors import FolderError
+from selfinstruct.core.ids import fingerprint
+from selfinstruct.core.recipe import SelectConfig
+from selfinstruct.core.types import Candidate, SeedTask
+from selfinstruct.engine.folder import RunFolder, write_json
+
+SUMMARY = "selection.json"
+SCORES = "scores.parquet"
+PREFIX = "score_"  # of the columns that hold scores
+# Raise it when the same records and settings are to give another selection.
+VERSION = 1
+
+Task = Candidate | SeedTask
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """A score over the candidates; `missing` have none. The rest is None where all are missing."""
+
+    missing: int
+    mean: float | None
+    low: float | None
+    median: float | None
+    high: float | None
+    mean_selected: float | None
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """selection.json. ``selected + sum(left.values()) == candidates``.
+
+    `left` counts records that were not selected by reason, `groups` the selected ones by group
+    where there are quotas. `faulty` rows of a dataset were no whole task, and `faults` tells the
+    first of them. `fingerprint` is that of settings and records.
+    """
+
+    method: str
+    candidates: int
+    selected: int
+    left: dict[str, int]
+    scores: dict[str, Spread]
+    fingerprint: str
+    groups: dict[str, int] = {}
+    faulty: int = 0
+    faults: list[str] = []
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A record's row in scores.parquet. `rank` counts from 1, 0 where it was not selected."""
+
+    id: str
+    rank: int
+    reason: str
+    scores: dict[str, float | None]
+
+
+def selection_mark(config: SelectConfig, seed: int, tasks: Iterable[Task]) -> str:
+    """The fingerprint of what a selection follows from: settings, seed and records."""
+    digest = hashlib.sha256()
+    for task in tasks:
+        parts = (task.id, task.instruction, task.input, task.output, task.category)
+        digest.update(msgspec.json.encode(parts))
+    return fingerprint([VERSION, config.model_dump(mode="json"), seed, digest.hexdigest()])
+
+
+def read_selection(folder: Path) -> Selection | None:
+    """What the selection folder holds, or None where it is missing, incomplete or of another kind.
+
+    Raises `FolderError` where selection.json is no JSON.
+    """
+    found = RunFolder(folder).read_json(folder / SUMMARY)
+    try:
+        summary = msgspec.convert(found, Selection)
+    except msgspec.ValidationError:
+        return None
+    return summary if (folder / SCORES).is_file() else None
+
+
+def current_selection(folder: RunFolder, mark: str) -> dict[str, Standing]:
+    """The selected records by id, in order of rank.
+
+    Raises `FolderError` where the selection was made from other records or settings, or not yet.
+    """
+    found = read_selection(folder.selection)
+    if found is None or found.fingerprint != mark:
+        was = "not made yet" if found is None else "of other settings or records"
+        raise FolderError(
+            f"{folder.selection}: the selection is {was}; run: selfinstruct select {folder.path}"
+        )
+    standings = read_standings(folder.selection / SCORES)
+    chosen = sorted((one for one in standings if one.rank), key=lambda one: one.rank)
+    return {one.id: one for one in chosen}
+
+
+def read_standings(path: Path) -> Iterator[Standing]:
+    """The rows of scores.parquet."""
+    import pyarrow.parquet as pq
+
+    for row in pq.read_table(path).to_pylist():
+        scores = {name.removeprefix(PREFIX): row[name] for name in row if name.startswith(PREFIX)}
+        yield Standing(row["id"], row["rank"], row["reason"], scores)
+
+
+def write_selection(
+    folder: Path, summary: Selection, standings: Sequence[Standing], names: Sequence[str]
+) -> None:
+    """Write both files into `folder`, the summary last. Raises `OSError`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "id": pa.array([one.id for one in standings], pa.string()),
+        "rank": pa.array([one.rank for one in standings], pa.int64()),
+        "reason": pa.array([one.reason for one in standings], pa.string()),
+    }
+    for name in names:
+        found = [one.scores.get(name) for one in standings]
+        columns[f"{PREFIX}{name}"] = pa.array(found, pa.float64())
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), folder / SCORES, compression="zstd")
+    write_json(folder / SUMMARY, msgspec.to_builtins(summary))

@@ -1,0 +1,247 @@
+"""Select: which of the kept records go into the dataset, and why the others do not.
+
+    outputs/<run>/selection/     see `engine.selection`; the dataset stage reads it
+
+For a dataset that is no run, the folder given as output holds the same two files, a ledger with
+what scores cost, and the selected rows as they were, with their scores, under data/.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from selfinstruct.core.errors import FolderError, UserError
+from selfinstruct.core.recipe import Recipe, SelectConfig
+from selfinstruct.core.types import Candidate, SeedTask
+from selfinstruct.engine.folder import RunFolder, write_atomically
+from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.selection import (
+    PREFIX,
+    Selection,
+    Spread,
+    Standing,
+    read_selection,
+    selection_mark,
+    write_selection,
+)
+from selfinstruct.steps.roots import root_verb_object
+from selfinstruct.steps.scores.lexical import LEXICAL
+from selfinstruct.steps.selection import methods
+from selfinstruct.steps.selection.rows import Read, read_dataset
+from selfinstruct.steps.swap import replacing
+
+STAGE = "score"  # what the bill puts scores under
+ROWS = Path("data") / "train-00000-of-00001.jsonl"  # where `datasets` looks for a train split
+FAULTS_TOLD = 5
+
+Task = Candidate | SeedTask
+Scores = dict[str, list[float | None]]
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is worked out, how much of it is done, and of how much."""
+
+
+async def select(
+    folder: RunFolder, *, force: bool = False, on_progress: OnProgress | None = None
+) -> Selection:
+    """Select from the run's kept records by its recipe's section `select`.
+
+    Args:
+        folder: a run folder, locked by the caller.
+        force: do it even if the selection is up to date; scores that are there stay in use.
+        on_progress: told of scores that take long.
+
+    Raises `FolderError` where the recipe has no such section or nothing was kept, `UserError` where
+    no record would be selected.
+    """
+    recipe = folder.recipe()
+    config = recipe.select
+    if config is None:
+        raise FolderError(
+            f"{folder.recipe_path}: has no section select; give one, such as "
+            "--set 'select={method: random, count: 1000}'"
+        )
+    with Ledger.read(folder.db_path) as ledger:
+        tasks: list[Task] = [record.candidate for record in ledger.records(kept=True)]
+    if not tasks:
+        raise FolderError(
+            f"{folder.path}: no record was kept yet, so there is nothing to select from; "
+            "run: selfinstruct generate"
+        )
+    mark = selection_mark(config, recipe.seed, tasks)
+    done = None if force else read_selection(folder.selection)
+    if done is not None and done.fingerprint == mark:
+        return done
+    work = _Work(recipe, config, tasks, folder.db_path, on_progress)
+    summary, standings = await work.choose(mark)
+    try:
+        with replacing(folder.selection) as new:
+            write_selection(new, summary, standings, work.names)
+    except OSError as error:
+        raise _cannot_write(folder.selection, error) from error
+    return summary
+
+
+async def select_from_dataset(
+    path: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Selection:
+    """Select from the dataset at `path` into the folder `out`.
+
+    Args:
+        path: a file or folder that `steps.selection.rows` reads.
+        out: a folder that is new, or was made by an earlier selection; locked by the caller.
+        recipe: its section `select` is what counts.
+
+    Raises `SeedError` for a dataset that cannot be read, `FolderError` where `out` cannot be used.
+    """
+    config = recipe.select
+    assert config is not None  # noqa: S101 (the caller has put it there)
+    read = read_dataset(path)
+    tasks: list[Task] = [*read.tasks]
+    mark = selection_mark(config, recipe.seed, tasks)
+    done = None if force else read_selection(out)
+    if done is not None and done.fingerprint == mark and (out / ROWS).is_file():
+        return done
+    work = _Work(recipe, config, tasks, out / "run.db", on_progress, read.faults)
+    summary, standings = await work.choose(mark)
+    try:
+        write_atomically(out / ROWS, _chosen_rows(read, standings))
+        write_selection(out, summary, standings, work.names)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    return summary
+
+
+class _Work:
+    """One selection."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: SelectConfig,
+        tasks: list[Task],
+        db_path: Path,
+        on_progress: OnProgress | None,
+        faults: Sequence[str] = (),
+    ) -> None:
+        self._recipe = recipe
+        self._config = config
+        self._tasks = tasks
+        self._db_path = db_path
+        self._tell = on_progress or (lambda name, done, total: None)
+        self._faults = faults
+        wanted = ([config.score] if config.score else []) + list(config.scores)
+        self.names: list[str] = list(dict.fromkeys(wanted))
+
+    async def choose(self, mark: str) -> tuple[Selection, list[Standing]]:
+        """Work out the scores, choose, and say what became of each record."""
+        scores = await self._scores()
+        groups = self._groups() if self._config.quota else None
+        choice = self._choice(scores, methods.Quota(groups, self._config.quota))
+        if not choice.chosen:
+            why = ", ".join(f"{reason} {n}" for reason, n in methods.tally(choice.reasons).items())
+            raise UserError(f"select: no record was selected ({why}); change the section select")
+        ranks = {at: rank for rank, at in enumerate(choice.chosen, 1)}
+        standings = [
+            Standing(
+                task.id,
+                ranks.get(at, 0),
+                choice.reasons.get(at, ""),
+                {name: scores[name][at] for name in self.names},
+            )
+            for at, task in enumerate(self._tasks)
+        ]
+        chosen_groups = Counter(groups[at] for at in choice.chosen) if groups else Counter[str]()
+        summary = Selection(
+            method=self._config.method,
+            candidates=len(self._tasks),
+            selected=len(choice.chosen),
+            left=methods.tally(choice.reasons),
+            scores={name: _spread(scores[name], choice.chosen) for name in self.names},
+            groups=dict(sorted(chosen_groups.items(), key=lambda item: (-item[1], item[0]))),
+            fingerprint=mark,
+            faulty=len(self._faults),
+            faults=list(self._faults[:FAULTS_TOLD]),
+        )
+        return summary, standings
+
+    async def _scores(self) -> Scores:
+        return {name: [LEXICAL[name](task) for task in self._tasks] for name in self.names}
+
+    def _groups(self) -> list[str]:
+        if self._config.quota_by == "category":
+            return [task.category for task in self._tasks]
+        return [root_verb_object(task.instruction)[0] or "" for task in self._tasks]
+
+    def _choice(self, scores: Scores, quota: methods.Quota) -> methods.Choice:
+        config = self._config
+        if config.method in ("k_center", "facility_location"):
+            assert config.count is not None  # noqa: S101 (the recipe's model checks it)
+            take = methods.k_center if config.method == "k_center" else methods.facility_location
+            return take(self._vectors(), config.count, quota)
+        order = methods.draw([task.id for task in self._tasks], self._recipe.seed)
+        unscored: dict[int, str] = {}
+        if config.method == "top_k":
+            assert config.score is not None  # noqa: S101 (the recipe's model checks it)
+            ranked = methods.by_score(order, scores[config.score], lowest=config.lowest)
+            unscored = dict.fromkeys(set(order) - set(ranked), methods.NOT_SCORED)
+            order = ranked
+        vectors = self._vectors() if config.min_distance else None
+        choice = methods.first(order, config.count, quota, vectors, config.min_distance)
+        return methods.Choice(choice.chosen, choice.reasons | unscored)
+
+    def _vectors(self) -> Any:
+        """The records' embeddings; what is compared is instruction and input."""
+        import numpy as np
+
+        from selfinstruct.steps.embedding.minilm import MiniLM
+        from selfinstruct.steps.embedding.vectors import Vectors
+
+        embedder, parts = MiniLM(), []
+        for start in range(0, len(self._tasks), 1024):
+            batch = self._tasks[start : start + 1024]
+            parts.append(embedder.embed([compared_text(task) for task in batch]))
+            self._tell("embedding", start + len(batch), len(self._tasks))
+        return Vectors(np.concatenate(parts))
+
+
+def compared_text(task: Task) -> str:
+    """The text that two records are compared by."""
+    return f"{task.instruction}\n{task.input}" if task.input else task.instruction
+
+
+def _spread(scores: Sequence[float | None], chosen: Sequence[int]) -> Spread:
+    known = sorted(score for score in scores if score is not None)
+    selected = [score for at in chosen if (score := scores[at]) is not None]
+    return Spread(
+        missing=len(scores) - len(known),
+        mean=statistics.fmean(known) if known else None,
+        low=known[0] if known else None,
+        median=statistics.median(known) if known else None,
+        high=known[-1] if known else None,
+        mean_selected=statistics.fmean(selected) if selected else None,
+    )
+
+
+def _chosen_rows(read: Read, standings: Sequence[Standing]) -> bytes:
+    """The selected rows as JSON lines in their own order, each with its scores."""
+    lines = []
+    for row, standing in zip(read.rows, standings, strict=True):
+        if standing.rank:
+            scores = {f"{PREFIX}{name}": value for name, value in standing.scores.items()}
+            lines.append(orjson.dumps(row | scores, default=str) + b"\n")
+    return b"".join(lines)
+
+
+def _cannot_write(path: Path, error: OSError) -> FolderError:
+    return FolderError(f"{path}: cannot be written ({error.strerror or error})")

@@ -1,0 +1,1 @@
+"""Scores: numbers that say something of one record by itself."""
