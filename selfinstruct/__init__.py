@@ -17,6 +17,8 @@ __all__ = [
     "SeedTask",
     "SelfInstructError",
     "evaluate",
+    "filter",
+    "filter_file",
     "generate",
     "load_recipe",
     "select_dataset",
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from selfinstruct.core.recipe import Recipe
     from selfinstruct.core.recipe_file import load_recipe
     from selfinstruct.core.types import Record, SeedTask
+    from selfinstruct.stages.filter import filter, filter_file  # noqa: A004 (the word users know)
 
 _HOMES = {
     "Recipe": "selfinstruct.core.recipe",
@@ -37,6 +40,8 @@ _HOMES = {
     "SeedTask": "selfinstruct.core.types",
     "SelfInstructError": "selfinstruct.core.errors",
     "evaluate": "selfinstruct.api",
+    "filter": "selfinstruct.stages.filter",
+    "filter_file": "selfinstruct.stages.filter",
     "generate": "selfinstruct.api",
     "load_recipe": "selfinstruct.core.recipe_file",
     "select_dataset": "selfinstruct.api",

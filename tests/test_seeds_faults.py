@@ -125,7 +125,7 @@ def test_duplicate_id_names_both_lines(tmp_path: Path) -> None:
             b"text,label\na,b\n",
             'x.csv:2: no known layout, found the fields "text", "label"; known are instruction,',
         ),
-        ("x.txt", b"Once upon a time\n", "x.txt: is no seed file: expected JSON lines, a JSON"),
+        ("x.txt", b"Once upon a time\n", "x.txt: is no data file: expected JSON lines, a JSON"),
         (
             "x.jsonl.gz",
             gzip.compress(b"{}", mtime=0),

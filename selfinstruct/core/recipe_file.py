@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from selfinstruct.core.errors import RecipeError
-from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.recipe import FiltersConfig, Recipe, Strict
 from selfinstruct.core.shipped import find
 
 _DOT = re.compile(r"(?<!\\)\.")
@@ -25,6 +25,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     The run's name is the file's where the recipe gives none. Raises `RecipeError` in one line.
     """
+    loaded = _load_yaml(path)
+    loaded.setdefault("name", Path(path).stem)
+    for override in overrides:
+        apply_override(loaded, override)
+    return check_recipe(loaded, str(path))
+
+
+def _load_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `RecipeError`."""
     found = find(path)
     if found is None:
         raise RecipeError(f"{path}: no such recipe; `selfinstruct init DIR` writes one")
@@ -38,10 +47,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}{_yaml_place(error)}") from None
     if not isinstance(loaded, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, this is {_kind(loaded)}")
-    loaded.setdefault("name", found.stem)
-    for override in overrides:
-        apply_override(loaded, override)
-    return check_recipe(loaded, str(path))
+    return loaded
 
 
 def check_recipe(loaded: dict[str, Any], source: str) -> Recipe:
@@ -49,9 +55,43 @@ def check_recipe(loaded: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(loaded)
     except ValidationError as error:
-        problems = [_explain(dict(problem)) for problem in error.errors()]
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise RecipeError(f"{source}: {problems[0]}{more}") from None
+        raise _error(error, source) from None
+
+
+def _error(error: ValidationError, source: str) -> RecipeError:
+    problems = [_explain(dict(problem)) for problem in error.errors()]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return RecipeError(f"{source}: {problems[0]}{more}")
+
+
+def load_filters(path: str | Path | None = None, overrides: Sequence[str] = ()) -> FiltersConfig:
+    """The filters of a file, with ``filters.a.b=value`` overrides; the defaults without a file.
+
+    The file is a recipe, of which the section `filters` counts, or that section alone. Raises
+    `RecipeError`.
+    """
+    loaded: dict[str, Any] = {} if path is None else _load_yaml(path)
+    section = loaded.get("filters", {}) if {"filters", "seeds"} & loaded.keys() else loaded
+    whole = {"filters": section or {}}
+    for override in overrides:
+        if not override.startswith("filters."):
+            raise RecipeError(f"--set {override}: only filters.* can be set here")
+        apply_override(whole, override)
+    return check_filters(whole["filters"], "--set" if path is None else str(path))
+
+
+def check_filters(section: Any, source: str) -> FiltersConfig:
+    """`section` as checked filters. Raises `RecipeError` naming `source` and the key."""
+    try:
+        return _FiltersAlone.model_validate({"filters": section}).filters
+    except ValidationError as error:
+        raise _error(error, source) from None
+
+
+class _FiltersAlone(Strict):
+    """The section `filters` under its name, so that errors give whole keys."""
+
+    filters: FiltersConfig
 
 
 def apply_override(loaded: dict[str, Any], override: str) -> None:

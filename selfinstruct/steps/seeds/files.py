@@ -15,12 +15,13 @@ NOT_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")
 
 
-def data_files(path: Path) -> list[Path]:
+def data_files(path: Path, *, held_out: bool = False) -> list[Path]:
     """The files to read for `path`, in order.
 
     A file is itself. In a folder it is those of a `datasets` save, else of ``data/`` (the Hub's
     layout), else of the folder. Where some belong to a split named train, those of the held-out
-    splits are left: examples out of a test set would leak it. Raises `SeedError`.
+    splits are left, unless `held_out`: examples out of a test set would leak it. Raises
+    `SeedError`.
     """
     found = find(path)
     if found is None:
@@ -28,7 +29,7 @@ def data_files(path: Path) -> list[Path]:
     if not found.is_dir():
         return [found]
     try:
-        files = _in_folder(found)
+        files = _in_folder(found, held_out)
     except OSError as error:
         raise fault(str(path), f"cannot be read: {error.strerror or error}") from error
     if not files:
@@ -41,17 +42,17 @@ def data_files(path: Path) -> list[Path]:
     return files
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path, held_out: bool) -> list[Path]:
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(child for child in folder.iterdir() if (child / "state.json").is_file())
-        return [file for split in _to_learn_from(splits) for file in _saved(split)]
+        return [file for split in _to_learn_from(splits, held_out) for file in _saved(split)]
     if (folder / "state.json").is_file():
         return _saved(folder)
     inner = folder / "data"
-    return (_data_in(inner) if inner.is_dir() else []) or _data_in(folder)
+    return (_data_in(inner, held_out) if inner.is_dir() else []) or _data_in(folder, held_out)
 
 
-def _data_in(folder: Path) -> list[Path]:
+def _data_in(folder: Path, held_out: bool) -> list[Path]:
     files = [
         child
         for child in sorted(folder.iterdir())
@@ -60,12 +61,12 @@ def _data_in(folder: Path) -> list[Path]:
         and not child.name.startswith(".")
         and child.is_file()
     ]
-    return _to_learn_from(files)
+    return _to_learn_from(files, held_out)
 
 
-def _to_learn_from(splits: list[Path]) -> list[Path]:
+def _to_learn_from(splits: list[Path], held_out: bool) -> list[Path]:
     """Without the held-out ones, if one of `splits` (files or folders) is a train split."""
-    if not any(_begins(split.name, ("train",)) for split in splits):
+    if held_out or not any(_begins(split.name, ("train",)) for split in splits):
         return splits
     return [split for split in splits if not _begins(split.name, HELD_OUT)]
 

@@ -78,14 +78,14 @@ def sniff(head: bytes, path: Path) -> Kind:
         return "csv"
     raise fault(
         str(path),
-        "is no seed file: expected JSON lines, a JSON list, Parquet, or CSV whose header names "
+        "is no data file: expected JSON lines, a JSON list, Parquet, or CSV whose header names "
         'an "instruction" and an "output"',
     )
 
 
 def _has_header(text: bytes) -> bool:
     line = text.split(b"\n", 1)[0].decode("utf-8", "replace")
-    return any(name in INSTRUCTION for name in _header(line, _delimiter(line)))
+    return any(name in INSTRUCTION for name in _header(line, delimiter_of(line)))
 
 
 def _header(line: str, delimiter: str) -> list[str]:
@@ -93,7 +93,7 @@ def _header(line: str, delimiter: str) -> list[str]:
     return [cell.strip().lower() for cell in cells]
 
 
-def _delimiter(line: str) -> str:
+def delimiter_of(line: str) -> str:
     """The delimiter under which the header line has most field names that we know."""
     return max(DELIMITERS, key=lambda mark: len(FIELD_NAMES.intersection(_header(line, mark))))
 
@@ -192,7 +192,7 @@ def _skip(text: str, at: int) -> int:
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
     """CSV with a header line; comma, semicolon or tab. A cell may hold line breaks."""
     text = _text(path)
-    mark = _delimiter(text.split("\n", 1)[0])
+    mark = delimiter_of(text.split("\n", 1)[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     line = 1
     try:
