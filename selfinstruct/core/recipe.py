@@ -308,6 +308,9 @@ ScoreName = Literal[
     "output_ttr",
     "output_mtld",
     "output_reading_ease",
+    "perplexity",
+    "ifd",
+    "reward",
 ]
 
 
@@ -332,11 +335,21 @@ class SelectConfig(Strict):
     """Records of a group at most."""
     quota_by: Literal["verb", "category"] = "verb"
     """What makes a group: the instruction's root verb, or the record's category."""
+    model: str = "smollm2-135m-instruct"
+    """For `perplexity` and `ifd`: a model folder, a Hub id, a GGUF file, or a known name."""
+    reward_model: str | None = None
+    """For `reward`: a sequence classifier with one label, as a folder or a Hub id."""
+    max_length: int = Field(default=1024, ge=16)
+    """Tokens of a record that these models read."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where these models run."""
 
     @model_validator(mode="after")
     def _whole(self) -> SelectConfig:
         if self.method == "top_k" and self.score is None:
             raise ValueError("method top_k needs a score to go by, such as score: output_words")
+        if "reward" in (self.score, *self.scores) and self.reward_model is None:
+            raise ValueError("the score reward needs a reward_model")
         if self.method in ("k_center", "facility_location"):
             if self.count is None:
                 raise ValueError(f"method {self.method} needs a count")

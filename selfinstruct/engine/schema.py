@@ -54,6 +54,11 @@ CREATE TABLE IF NOT EXISTS candidates (
 CREATE INDEX IF NOT EXISTS candidates_by_reason ON candidates (reason);
 CREATE INDEX IF NOT EXISTS candidates_by_id ON candidates (id);
 
+-- Scores that took a model's time, by what they were worked out with and for which text.
+CREATE TABLE IF NOT EXISTS scores (
+    kind TEXT NOT NULL, item TEXT NOT NULL, value REAL, PRIMARY KEY (kind, item)
+) WITHOUT ROWID;
+
 -- Requests handed to a provider's batch API. `state` goes from 'writing' over 'ready', 'uploaded',
 -- 'creating' and 'submitted' to 'ended', or to 'void' where no such batch came to be; it is written
 -- before the step it names. `marker` is our name for the batch, `provider_id` the provider's.

@@ -21,6 +21,7 @@ from selfinstruct.core.recipe import Recipe, SelectConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.folder import RunFolder, write_atomically
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.scoring import ModelScores, session
 from selfinstruct.engine.selection import (
     PREFIX,
     Selection,
@@ -30,13 +31,14 @@ from selfinstruct.engine.selection import (
     selection_mark,
     write_selection,
 )
+from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.roots import root_verb_object
 from selfinstruct.steps.scores.lexical import LEXICAL
 from selfinstruct.steps.selection import methods
 from selfinstruct.steps.selection.rows import Read, read_dataset
 from selfinstruct.steps.swap import replacing
 
-STAGE = "score"  # what the bill puts scores under
+STAGE = "score"  # what the bill and the ledger call it
 ROWS = Path("data") / "train-00000-of-00001.jsonl"  # where `datasets` looks for a train split
 FAULTS_TOLD = 5
 
@@ -176,7 +178,18 @@ class _Work:
         return summary, standings
 
     async def _scores(self) -> Scores:
-        return {name: [LEXICAL[name](task) for task in self._tasks] for name in self.names}
+        found: Scores = {
+            name: [LEXICAL[name](task) for task in self._tasks]
+            for name in self.names
+            if name in LEXICAL
+        }
+        if any(name not in LEXICAL for name in self.names):
+            self._db_path.parent.mkdir(parents=True, exist_ok=True)
+            with Ledger(self._db_path) as ledger, session(ledger, STAGE):
+                config = self._config
+                models = ModelScores(config, policy_of(self._recipe), ledger, self._tasks)
+                found |= models.scores(self.names, self._tell)
+        return found
 
     def _groups(self) -> list[str]:
         if self._config.quota_by == "category":
@@ -213,6 +226,11 @@ class _Work:
             parts.append(embedder.embed([compared_text(task) for task in batch]))
             self._tell("embedding", start + len(batch), len(self._tasks))
         return Vectors(np.concatenate(parts))
+
+
+def policy_of(recipe: Recipe) -> Policy:
+    """The recipe's privacy setting."""
+    return Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
 
 
 def compared_text(task: Task) -> str:
