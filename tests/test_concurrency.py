@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,27 +49,60 @@ async def test_without_a_start_it_is_open_at_once() -> None:
     assert Gate(4, start=8).limit == 4
 
 
-async def test_a_rate_limit_lowers_it_once_per_cool_down() -> None:
-    """Many refusals of one burst are one signal; after the cool-down the next one counts."""
+def refuse(gate: Gate, times: int) -> None:
+    for _ in range(times):
+        gate.rate_limited()
+
+
+async def test_many_rate_limits_lower_it_once_per_cool_down() -> None:
+    """The refusals of one burst are one signal; after the cool-down the next burst counts."""
     clock = Clock()
     gate = Gate(100, clock=clock)
-    for _ in range(20):
-        gate.rate_limited()
+    refuse(gate, 90)
     assert gate.limit == 80
     clock.now += COOL_DOWN_S
-    gate.rate_limited()
+    refuse(gate, 8)
     assert gate.limit == 64
     for _ in range(100):
         clock.now += COOL_DOWN_S
-        gate.rate_limited()
+        refuse(gate, 7)
     assert gate.limit == 1
 
 
-async def test_after_a_fall_it_rises_by_a_twentieth_per_clean_round() -> None:
-    """And not before the cool-down is over; a refusal begins the round anew."""
+async def test_few_rate_limits_among_many_replies_change_nothing() -> None:
+    """A server that refuses one call in twenty at any load is used to the full."""
     clock = Clock()
     gate = Gate(100, clock=clock)
+    for _ in range(50):
+        for _ in range(5):
+            gate.rate_limited()
+            for _ in range(19):
+                gate.succeeded()
+        clock.now += 1.0
+    assert gate.limit == 100
+
+
+@pytest.mark.parametrize("limit", [1, 5, 10])
+async def test_where_few_are_allowed_one_rate_limit_is_a_share(limit: int) -> None:
+    """Below eleven calls at once the first refusal lowers the limit."""
+    gate = Gate(limit)
     gate.rate_limited()
+    assert gate.limit == max(1, int(limit * 0.8))
+
+
+async def test_one_rate_limit_ends_the_slow_start() -> None:
+    """It tells that the server has a limit: from now on the way up is gentle."""
+    gate = Gate(200, start=64)
+    gate.rate_limited()
+    await clean_round(gate)
+    assert gate.limit == 67
+
+
+async def test_after_a_fall_it_rises_by_a_twentieth_per_clean_round() -> None:
+    """And not before the cool-down is over."""
+    clock = Clock()
+    gate = Gate(100, clock=clock)
+    refuse(gate, 10)
     await clean_round(gate)
     assert gate.limit == 80
     clock.now += COOL_DOWN_S
@@ -76,6 +110,34 @@ async def test_after_a_fall_it_rises_by_a_twentieth_per_clean_round() -> None:
     assert gate.limit == 84
     await clean_round(gate)
     assert gate.limit == 88
+
+
+async def test_a_round_with_a_twentieth_of_rate_limits_does_not_raise_it() -> None:
+    """Between clean and too many the limit stays where it is."""
+    clock = Clock()
+    gate = Gate(100, clock=clock)
+    refuse(gate, 10)
+    clock.now += COOL_DOWN_S
+    refuse(gate, 4)
+    await clean_round(gate)
+    assert gate.limit == 80
+
+
+async def test_what_goes_ahead_is_let_in_first() -> None:
+    """A call that is made again does not queue behind those that were never made."""
+    gate = Gate(1)
+    order: list[str] = []
+
+    async def call(name: str, ahead: bool) -> None:
+        await gate.enter(ahead=ahead)
+        order.append(name)
+        await asyncio.sleep(0)
+        gate.leave()
+
+    await asyncio.gather(
+        *(call(name, name == "again") for name in ("first", "second", "third", "again"))
+    )
+    assert order == ["first", "again", "second", "third"]
 
 
 async def test_an_unused_limit_does_not_rise() -> None:

@@ -1,9 +1,11 @@
 """How many calls of a route may be on the wire: few at first, more while all goes well.
 
 The rule is that of inspect_ai's controller (UK AI Security Institute), after TCP's: double after
-each clean round until the server first says "too fast", then fall to four fifths on a rate limit
-and gain a twentieth per clean round. A round is as many good replies as calls are allowed. Server
-errors (5xx) say nothing about the rate and change nothing.
+each clean round until the server first says "too fast", then fall to four fifths on rate limits
+and gain a twentieth per clean round. A round is as many replies as calls are allowed. Unlike there,
+not the single refusal counts but the share of them in a round: a gateway that refuses one call in
+twenty, whatever the load, would hold everything down for nothing. Below ten calls at once a single
+refusal is share enough. Server errors (5xx) say nothing about the rate and change nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from collections.abc import Callable
 
 SLOW_START = 8
 FALL, RISE = 0.8, 0.05
+# Refusals in a round from which the limit falls, and below which the round is clean.
+TOO_MANY, FEW = 0.1, 0.05
 # A fall shows its effect only when the calls in flight have come back.
 COOL_DOWN_S = 15.0
 # A limit that is not used says nothing about the server: it does not rise.
@@ -35,7 +39,7 @@ class Gate:
     """
 
     __slots__ = (
-        "_busiest", "_clean", "_clock", "_hold_until", "_slow_start", "_waiting",
+        "_busiest", "_clock", "_good", "_hold_until", "_refused", "_slow_start", "_waiting",
         "ceiling", "in_use", "limit",
     )  # fmt: skip
 
@@ -50,7 +54,8 @@ class Gate:
         self.limit = max(1, min(ceiling, start or ceiling))
         self.in_use = 0
         self._slow_start = True
-        self._clean = 0  # good replies in this round
+        self._good = 0  # good replies in this round
+        self._refused = 0  # rate limits in this round
         self._busiest = 0  # calls at once in this round, at most
         self._hold_until = -math.inf
         self._clock = clock
@@ -62,40 +67,45 @@ class Gate:
     async def __aexit__(self, *exc: object) -> None:
         self.leave()
 
-    async def enter(self) -> None:
-        """Wait for a place; `leave` gives it back."""
+    async def enter(self, *, ahead: bool = False) -> None:
+        """Wait for a place; `leave` gives it back. Whoever is `ahead` goes before the others."""
         if self.in_use < self.limit and not self._waiting:
             self.in_use += 1
         else:
-            await self._queue()
+            await self._queue(ahead)
         if self.in_use > self._busiest:
             self._busiest = self.in_use
 
     def succeeded(self) -> None:
-        """A call came back well; a round of them raises the limit."""
-        self._clean += 1
-        if self._clean < self.limit:
+        """A call came back well; a clean round raises the limit."""
+        self._good += 1
+        replies = self._good + self._refused
+        if replies < self.limit:
             return
+        clean = self._refused < FEW * replies
         used = self._busiest >= USED * self.limit
         self._new_round()
-        if not used or self.limit >= self.ceiling or self._clock() < self._hold_until:
+        if not (clean and used) or self.limit >= self.ceiling or self._clock() < self._hold_until:
             return
         more = self.limit if self._slow_start else max(1, round(self.limit * RISE))
         self.limit = min(self.ceiling, self.limit + more)
         self._let_in()
 
     def rate_limited(self) -> None:
-        """The server said "too fast": fall, unless it just did."""
+        """The server said "too fast": fall where many were told so, unless it just did."""
+        self._slow_start = False
+        self._refused += 1
+        if self._refused < TOO_MANY * self.limit:
+            return
         self._new_round()
         now = self._clock()
         if now < self._hold_until:
             return
-        self._slow_start = False
         self._hold_until = now + COOL_DOWN_S
         self.limit = max(1, int(self.limit * FALL))
 
     def _new_round(self) -> None:
-        self._clean = 0
+        self._good = self._refused = 0
         self._busiest = self.in_use
 
     def leave(self) -> None:
@@ -112,9 +122,12 @@ class Gate:
                 self.in_use += 1
                 future.set_result(None)
 
-    async def _queue(self) -> None:
+    async def _queue(self, ahead: bool) -> None:
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        if ahead:
+            self._waiting.appendleft(future)
+        else:
+            self._waiting.append(future)
         self._let_in()  # those before it may all have been cancelled
         try:
             await future

@@ -135,7 +135,7 @@ class Dispatcher:
                 await self._pause(random.uniform(0.5, 1) * TURN_S)
                 self._check()
             try:
-                return await self._attempt(route, request)
+                return await self._attempt(route, request, tries)
             except _Failed as failure:
                 tries.count(failure.fault, route.health)
                 final = await self._after(route, request, failure, tries)
@@ -166,9 +166,10 @@ class Dispatcher:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
 
-    async def _attempt(self, route: Route, request: Request) -> Completion:
+    async def _attempt(self, route: Route, request: Request, tries: Tries) -> Completion:
         """One attempt within the limits, booked. Raises `_Failed`."""
-        await route.gate.enter()
+        # What is asked again is older than what waits, and may be what the window waits for.
+        await route.gate.enter(ahead=tries.again)
         try:
             booked = await self._book(route, request)
         except BaseException:

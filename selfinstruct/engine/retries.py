@@ -31,6 +31,11 @@ class Tries(msgspec.Struct):
     failed: int = 0
     limited: int = 0
 
+    @property
+    def again(self) -> bool:
+        """Whether this is not the first attempt."""
+        return bool(self.failed or self.limited)
+
     def count(self, fault: TeacherFault, health: Health) -> None:
         """Count a fault; a rate limit is no failure."""
         self.others_answered = health.answers > self.answers
@@ -64,11 +69,21 @@ def asks_too_much(fault: TeacherFault, health: Health) -> bool:
 def delay(fault: TeacherFault, tries: Tries) -> float:
     """Seconds until the next attempt: the server's word, else full jitter under a doubling limit.
 
+    While others are answered the server is not swamped, and there is little to wait for: the limit
+    of a failed attempt stays where it began, and one that met its deadline has waited already.
+
     Source: M. Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
     """
     if fault.retry_after is not None:
         return fault.retry_after + random.uniform(0, 0.1)
-    times = max(min(tries.failed, 10), min(tries.limited, 6))
+    if fault.kind == "rate_limited":
+        times = min(tries.limited, 6)
+    elif tries.others_answered:
+        times = 0
+        if fault.kind == "timeout":
+            return 0.0
+    else:
+        times = min(tries.failed, 10)
     return random.uniform(0, min(BACKOFF_LIMIT, BACKOFF_SECONDS * 2.0**times))
 
 

@@ -44,7 +44,7 @@ from selfinstruct.steps.teachers.batch import batch_client
 
 STAGE = "generate"
 # Slots at work for each call that may be on the wire: some write to the ledger, or wait to repeat.
-SLOTS_A_CALL = 1.5
+SLOTS_A_CALL = 2.0
 # The share of the tasks asked for that will be kept, as a guess.
 GUESS = 0.6
 
