@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from selfinstruct.stages.dataset import DatasetSummary
     from selfinstruct.stages.evaluate import EvaluationSummary
     from selfinstruct.stages.publish import Published, PublishPlan
+    from selfinstruct.steps.planning.outlook import Outlook
     from selfinstruct.steps.training.summary import TrainSummary
 
 OUTPUTS = Path("outputs")
@@ -172,6 +173,12 @@ class Run:
             self.select()
         with self._at_work():
             return write_dataset(self.folder, force=force)
+
+    def plan_student(self, *, processes: int = 1, sharded: bool = False) -> Outlook:
+        """What training the student would take on this machine; loads no weights."""
+        from selfinstruct.stages.train import plan_student
+
+        return plan_student(self.folder, processes=processes, sharded=sharded)
 
     def train_student(
         self, *, force: bool = False, on_progress: Callable[..., None] | None = None

@@ -139,7 +139,7 @@ def type_words(annotation: Any) -> str:
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (types.UnionType, typing.Union):
-        return type_words(next(part for part in inner if part is not type(None)))
+        return ", ".join(type_words(part) for part in inner if part is not type(None))
     if origin is list:
         return f"list of {type_words(inner[0])}s"
     if origin is dict:
@@ -170,13 +170,14 @@ def default(field: FieldInfo) -> str:
 def dependencies() -> dict[str, list[str]]:
     """The packages that pyproject.toml asks for, by extra; "" for those always installed.
 
-    Without vLLM, which installs only where there is a GPU, so that nothing is known of it here.
+    Without vLLM, which installs only where there is a GPU, and the trackers that no test uses, so
+    that nothing is known of them here.
     """
     project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
     wanted = {"": project["dependencies"]} | {
         extra: packages
         for extra, packages in project["optional-dependencies"].items()
-        if extra not in ("all", "dev", "serve")
+        if extra not in ("all", "dev", "serve", "trackio", "wandb")
     }
     return {
         extra: [re.split(r"[\[<>=]", package)[0] for package in packages]

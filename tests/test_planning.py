@@ -269,14 +269,14 @@ def test_the_processors_counters_are_read(tmp_path: Path) -> None:
     counter.write_text("1000000\n")
     with Meter(gpus=False, rapl=tmp_path) as meter:
         counter.write_text(str(1_000_000 + 7_200_000_000))
-    assert meter.kwh == pytest.approx(0.002)
+        assert meter.kwh == pytest.approx(0.002)
     with Meter(gpus=False, rapl=tmp_path / "none") as none:
         pass
     assert none.kwh is None
     counter.write_text("5\n")
     with Meter(gpus=False, rapl=tmp_path) as wrapped:
         counter.write_text("1\n")
-    assert wrapped.kwh is None
+        assert wrapped.kwh is None
 
 
 def test_the_gpus_draw_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

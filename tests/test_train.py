@@ -25,6 +25,7 @@ from selfinstruct.steps.training.checkpoints import write_clock
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.loading import load_model, load_tokenizer
 from selfinstruct.steps.training.measures import greedy
+from selfinstruct.steps.training.progress import TrainProgress
 from selfinstruct.steps.training.summary import parse_summary
 from tests.tiny_student import make_base, make_run, rows
 
@@ -50,7 +51,7 @@ class Trained(msgspec.Struct):
 
     folder: RunFolder
     summary: TrainSummary
-    progress: list[tuple[int, int, float, float]]
+    progress: list[TrainProgress]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,8 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         student=settings,
         publish={"dataset_repo": "acme/tasks"},
     )
-    told: list[tuple[int, int, float, float]] = []
-    summary = train_student(folder, on_progress=lambda *args: told.append(args))
+    told: list[TrainProgress] = []
+    summary = train_student(folder, on_progress=told.append)
     return Trained(folder, summary, told)
 
 
@@ -150,7 +151,7 @@ def test_the_summary_says_what_was_done(trained: Trained) -> None:
     assert summary.useful_tokens == 40 * sum(len(example.answer) for example in found)
     assert summary.padded_tokens == 40 * 8 * max(example.length for example in found)
     assert 0 < summary.trainable_params < summary.total_params
-    assert [(s, t, loss) for s, t, loss, _ in trained.progress] == [
+    assert [(told.step, told.steps, told.loss) for told in trained.progress] == [
         (entry.step, 40, entry.loss) for entry in summary.losses
     ]
     assert summary.losses[-1].learning_rate == pytest.approx(0.01)
@@ -191,7 +192,7 @@ def test_nothing_is_done_twice(trained: Trained) -> None:
     publish = recipe.publish.model_copy(update={"dataset_repo": "acme/renamed"})
     trained.folder.save_recipe(recipe.model_copy(update={"publish": publish}))
     try:
-        again = train_student(trained.folder, on_progress=lambda *args: told.append(args))
+        again = train_student(trained.folder, on_progress=told.append)
     finally:
         card = (trained.folder.student / "merged/README.md").read_text()
         trained.folder.save_recipe(recipe)
@@ -215,7 +216,7 @@ def test_other_settings_train_again(base: Path, tmp_path: Path) -> None:
     third = train_student(folder)
     assert len({first.fingerprint, second.fingerprint, third.fingerprint}) == 3
     told: list[Any] = []
-    train_student(folder, force=True, on_progress=lambda *args: told.append(args))
+    train_student(folder, force=True, on_progress=told.append)
     assert len(told) == 2
 
 
@@ -298,8 +299,8 @@ KILLED = """
 import os, signal
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.stages.train import train_student
-def at(step, total, loss, speed):
-    if step == 7:
+def at(progress):
+    if progress.step == 7:
         os.kill(os.getpid(), signal.SIGKILL)
 train_student(RunFolder({path!r}), on_progress=at)
 """
@@ -342,7 +343,7 @@ def test_a_killed_training_continues(
         with (checkpoints / "checkpoint-6/optimizer.pt").open("r+b") as file:
             file.truncate(1000)
     told: list[int] = []
-    summary = train_student(folder, on_progress=lambda step, *_: told.append(step))
+    summary = train_student(folder, on_progress=lambda now: told.append(now.step))
     assert told[0] == (5 if torn else 7)
     assert [step.loss for step in summary.losses] == [step.loss for step in whole.losses]
     assert [step.tokens for step in summary.losses] == [step.tokens for step in whole.losses]

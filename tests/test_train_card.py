@@ -8,9 +8,11 @@ import msgspec
 import pytest
 import yaml
 
+from selfinstruct.steps.fits import STUDENTS
+from selfinstruct.steps.planning.outlook import Job, Room, foresee
 from selfinstruct.steps.training.card import StudentFacts, student_card
 from selfinstruct.steps.training.plan import StepLog
-from selfinstruct.steps.training.summary import TrainSummary
+from selfinstruct.steps.training.summary import Actual, TrainSummary
 
 TRAINING = TrainSummary(
     base="smollm2-135m-instruct",
@@ -31,6 +33,29 @@ TRAINING = TrainSummary(
     truncated=1,
     fully_masked=0,
     losses=[StepLog(1, 2.5, 1e-4, 1.0, 600, 3.0), StepLog(2, 1.25, 1e-4, 1.0, 634, 3.0)],
+    held_out=[],
+    best_step=None,
+    plan=foresee(
+        STUDENTS[0].size,
+        Job(
+            method="lora",
+            rank=16,
+            batch_size=8,
+            micro_batch_size=4,
+            lengths=[64] * 16,
+            max_length=384,
+            epochs=1.0,
+        ),
+        Room(device="cuda", memory=1 << 36, name="NVIDIA H100"),
+    ),
+    actual=Actual(
+        micro_batch_size=4,
+        peak_bytes=1 << 31,
+        seconds=6.0,
+        corrected_seconds=None,
+        cost=0,
+        kwh=None,
+    ),
     merged="student/merged",
     merged_dtype="float32",
     adapter="student/adapter",

@@ -97,9 +97,11 @@ def check_packages(recipe: Recipe) -> None:
 def train_and_evaluate(run: Run, say: Callable[[str], None]) -> None:
     """The student's two stages."""
     from selfinstruct.cli.evaluate import evaluation_line
-    from selfinstruct.cli.train_student import training_line
+    from selfinstruct.cli.training_panel import training_panel
 
-    _stage(say, "train-student", lambda: run.train_student(on_progress=training_line(say)))
+    live = None if say is _say else False
+    with training_panel(run.recipe.name, say, live=live) as told:
+        _stage(say, "train-student", lambda: run.train_student(on_progress=told))
     _stage(say, "evaluate", lambda: run.evaluate(on_progress=evaluation_line(say)))
 
 

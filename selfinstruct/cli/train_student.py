@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,15 +14,19 @@ from selfinstruct.cli.common import (
     set_option,
 )
 
-LINE_SECONDS = 5.0
+if TYPE_CHECKING:
+    from selfinstruct.api import Run
 
 
 @click.command("train-student")
 @run_argument
 @set_option
+@click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and train nothing.")
 @force_option
 @json_option
-def command(run: str, overrides: tuple[str, ...], force: bool, as_json: bool) -> None:
+def command(
+    run: str, overrides: tuple[str, ...], only_plan: bool, force: bool, as_json: bool
+) -> None:
     """Fine-tune the student of the run in folder RUN on its dataset.
 
     Stopped at any moment, the same command continues from the last complete checkpoint.
@@ -33,26 +36,34 @@ def command(run: str, overrides: tuple[str, ...], force: bool, as_json: bool) ->
     opened = Run(run)
     opened.configure(*overrides)
     opened.write_dataset()
-    summary = opened.train_student(
-        force=force, on_progress=None if as_json else training_line(click.echo)
-    )
-    if as_json:
-        print_json(opened.folder.read_json(opened.folder.student / "training.json"))
+    if only_plan:
+        _plan(opened, as_json)
     else:
-        for note in summary.notes:
-            click.echo(note)
-        click.echo(f"student: {opened.folder.student}")
+        _train(opened, force, as_json)
 
 
-def training_line(say: Callable[[str], None]) -> Callable[[int, int, float, float], None]:
-    """An `on_progress` that says a line at most every few seconds, and for the last step."""
-    last = 0.0
+def _plan(run: Run, as_json: bool) -> None:
+    plan = run.plan_student()
+    if as_json:
+        import msgspec
 
-    def line(step: int, total: int, loss: float, tokens_per_second: float) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= LINE_SECONDS or step == total:
-            last = now
-            say(f"  step {step}/{total}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s")
+        print_json({**msgspec.to_builtins(plan), "fits": plan.fits})
+        return
+    from selfinstruct.cli.training_plan import print_plan
 
-    return line
+    assert run.recipe.student is not None  # noqa: S101 (without one there is no plan)
+    print_plan(plan, run.recipe.student.base)
+
+
+def _train(run: Run, force: bool, as_json: bool) -> None:
+    from selfinstruct.cli.training_panel import training_panel
+
+    if as_json:
+        run.train_student(force=force)
+        print_json(run.folder.read_json(run.folder.student / "training.json"))
+        return
+    with training_panel(run.recipe.name, click.echo) as told:
+        summary = run.train_student(force=force, on_progress=told)
+    for note in summary.notes:
+        click.echo(note)
+    click.echo(f"student: {run.folder.student}")

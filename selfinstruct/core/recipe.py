@@ -386,8 +386,9 @@ class StudentConfig(Strict):
     learning_rate: float = Field(default=2e-4, gt=0)
     batch_size: int = Field(default=16, ge=1)
     """Examples per optimizer step, over all devices."""
-    micro_batch_size: int = Field(default=4, ge=1)
-    """Examples per forward pass and device."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Examples per forward pass and device; `auto` takes the most that fit, and fewer when memory
+    runs out. The result is that of `batch_size`, up to rounding."""
     max_length: int = Field(default=512, ge=16)
     """Tokens of prompt and answer; longer examples are truncated, and counted."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
@@ -412,6 +413,19 @@ class StudentConfig(Strict):
     """Also write the student as one model, adapter merged."""
     gpu_hour_price: Decimal = Field(default=Decimal(0), ge=0)
     """Dollars per hour of this machine, for the bill."""
+    eval_steps: int | None = Field(default=None, ge=1)
+    """Measure on held-out records each so many steps, and keep the weights that were best; as many
+    records and samples as `evaluate` says. Not measured where not given."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop after so many measurements without a better held-out loss."""
+    report_to: list[Literal["trackio", "wandb", "tensorboard"]] = Field(default_factory=list)
+    """Trackers that are told of each step, if their package is there."""
+
+    @model_validator(mode="after")
+    def _measured(self) -> StudentConfig:
+        if self.early_stopping_patience is not None and self.eval_steps is None:
+            raise ValueError("early_stopping_patience needs eval_steps, such as 50")
+        return self
 
 
 class EvaluateConfig(Strict):

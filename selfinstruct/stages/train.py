@@ -27,14 +27,19 @@ from selfinstruct.core.money import from_dollars
 from selfinstruct.core.recipe import Recipe, StudentConfig
 from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.steps.planning.model import measure_model
+from selfinstruct.steps.planning.outlook import Job, Outlook, Room, foresee, refuse
+from selfinstruct.steps.planning.room import find_room, is_sharded
+from selfinstruct.steps.planning.speed import CALIBRATION_SECONDS
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.swap import replacing
 from selfinstruct.steps.training.adapters import add_adapter
 from selfinstruct.steps.training.base import Base, find_base, same_model
 from selfinstruct.steps.training.card import StudentFacts, student_card
-from selfinstruct.steps.training.checkpoints import read_clock, remove_torn
+from selfinstruct.steps.training.checkpoints import Clock, read_clock, remove_torn
 from selfinstruct.steps.training.export import CHECK_PROMPTS, merge, save_adapter, save_model
 from selfinstruct.steps.training.format import Examples, StudentFormat
+from selfinstruct.steps.training.held_out import HeldOut
 from selfinstruct.steps.training.loading import (
     check_vocabulary,
     context_length,
@@ -44,7 +49,8 @@ from selfinstruct.steps.training.loading import (
     stored_dtype,
 )
 from selfinstruct.steps.training.measures import spread
-from selfinstruct.steps.training.plan import Plan, is_main_process
+from selfinstruct.steps.training.plan import Plan, arrange, is_main_process, process_count
+from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.records import read_split
 from selfinstruct.steps.training.runtime import (
     check_packages,
@@ -56,14 +62,23 @@ from selfinstruct.steps.training.runtime import (
     versions,
     weight_dtype,
 )
-from selfinstruct.steps.training.summary import SUMMARY, TrainSummary, length_notes, parse_summary
-from selfinstruct.steps.training.trainer import SUPERVISED, Fitted, fit
-from selfinstruct.steps.training.watch import OnProgress
+from selfinstruct.steps.training.summary import (
+    SUMMARY,
+    Actual,
+    TrainSummary,
+    best_note,
+    length_notes,
+    parse_summary,
+)
+from selfinstruct.steps.training.trackers import check_trackers
+from selfinstruct.steps.training.trainer import SUPERVISED, Aside, Fitted, fit
 
 STAGE = "train"
 FORMAT = 1  # raise it when the same settings and records are to give another student
 # Settings that change what a training costs or leaves behind, not what the student learns.
-NOT_LEARNED = ("base", "save_steps", "merge", "gpu_hour_price")
+NOT_LEARNED = ("base", "save_steps", "merge", "gpu_hour_price", "report_to")
+# Seconds for which the processor is timed before a training; asked for alone, the plan takes more.
+CALIBRATION = 0.1
 
 
 def train_student(
@@ -74,7 +89,7 @@ def train_student(
     Args:
         folder: a run folder with a dataset, locked by the caller.
         force: train again although the student is up to date.
-        on_progress: called after each step with step, steps in all, loss and tokens per second.
+        on_progress: called after each step.
 
     Raises a `UserError` for what the user can mend (no dataset, no such base, a loss that is no
     longer a number, ...) and `SelfInstructError` where the merged model differs from the adapter.
@@ -90,6 +105,24 @@ def train_student(
         if is_main_process():
             _write_cards(folder, recipe, work.config, summary)
         return summary
+
+
+def plan_student(folder: RunFolder, *, processes: int = 1, sharded: bool = False) -> Outlook:
+    """What training the recipe's student would take, without loading or changing anything.
+
+    Args:
+        folder: a run folder with a dataset.
+        processes: that share the work, one a GPU.
+        sharded: whether they split the model among them.
+    """
+    check_packages("planning a training")
+    prepare_process()
+    with quiet():
+        work = _Training(folder, folder.recipe())
+        use_all_cores()
+        return work.outlook(
+            work.examples(), find_room(work.device, processes, sharded=sharded), CALIBRATION_SECONDS
+        )
 
 
 def read_summary(folder: RunFolder) -> TrainSummary | None:
@@ -129,22 +162,40 @@ class _Training:
         learned = [FORMAT, settings, recipe.seed, self.base.identity, self.form.tag, self.rows]
         self.mark = fingerprint(learned)
         self.done_mark = fingerprint([self.mark, self.config.merge])
+        self.recipe = recipe
+        chosen = self.config.micro_batch_size
         self.plan = Plan(
-            **self.config.model_dump(include=set(Plan.__struct_fields__) - {"device"}),
+            **self.config.model_dump(
+                include=set(Plan.__struct_fields__) - {"device", "micro_batch_size"}
+            ),
+            micro_batch_size=1 if chosen == "auto" else chosen,  # what fits is not known yet
             seed=recipe.seed,
             device=self.device,
         )
 
     def run(self, force: bool, on_progress: OnProgress | None) -> TrainSummary:
         """Train, write the student and the summary, and book what it took."""
-        examples = self._examples()
+        examples = self.examples()
+        held_out = self._held_out()
         use_all_cores()
+        room = find_room(self.device, process_count(), sharded=is_sharded())
+        outlook = self.outlook(examples, room, CALIBRATION)
+        refuse(outlook, self.base.name)
+        self.plan = msgspec.structs.replace(self.plan, micro_batch_size=outlook.micro_batch_size)
+        aside = Aside(
+            outlook=outlook,
+            hour_price=from_dollars(self.config.gpu_hour_price),
+            held_out=held_out,
+            report_to=self._trackers(),
+            name=self.recipe.name,
+        )
         if not is_main_process():  # one process of several writes the results
-            return self._train(examples, 0.0, None)
+            return self._train(examples, 0.0, aside, None)
         try:
             with Ledger(self.folder.db_path) as ledger, _session(ledger):
                 before = self._clear(ledger, force)
-                summary = self._train(examples, before, on_progress)
+                aside = msgspec.structs.replace(aside, kwh=before.kwh)
+                summary = self._train(examples, before.seconds, aside, on_progress)
                 _book(ledger, self.config, summary)
                 write_json(self.folder.student / SUMMARY, msgspec.to_builtins(summary))
                 shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -155,7 +206,7 @@ class _Training:
             ) from error
         return summary
 
-    def _examples(self) -> Examples:
+    def examples(self) -> Examples:
         """The records as token ids. Raises `UserError` where nothing is left to learn from."""
         limit = self.config.max_length
         context = context_length(self.base.folder)
@@ -172,20 +223,63 @@ class _Training:
             )
         return examples
 
-    def _clear(self, ledger: Ledger, force: bool) -> float:
-        """Remove what cannot be continued; the seconds that went into what can."""
+    def outlook(self, examples: Examples, room: Room, calibration: float) -> Outlook:
+        """What training on `examples` in `room` takes."""
+        model = measure_model(self.base.folder, self.base.name)
+        lengths = [example.length for example in examples.kept]
+        plan, order = arrange(lengths, self.plan)
+        chosen = self.config.micro_batch_size
+        job = Job(
+            method=self.config.method,
+            rank=self.config.lora_rank,
+            batch_size=plan.batch_size,
+            micro_batch_size=None if chosen == "auto" else chosen,
+            lengths=[lengths[at] for at in order],
+            max_length=self.config.max_length,
+            epochs=len(order) / len(lengths),
+        )
+        price = from_dollars(self.config.gpu_hour_price)
+        return foresee(model, job, room, hour_price=price, calibration=calibration)
+
+    def _held_out(self) -> HeldOut | None:
+        """What is measured during training. Raises `FolderError` without held-out records."""
+        if self.config.eval_steps is None:
+            return None
+        settings = self.recipe.evaluate
+        rows = read_split(self.folder.dataset, "test")
+        rows = [rows[at] for at in spread(len(rows), settings.max_records)]
+        asked = [rows[at] for at in spread(len(rows), settings.samples)]
+        return HeldOut(
+            every=self.config.eval_steps,
+            patience=self.config.early_stopping_patience,
+            examples=self.form.examples(rows, self.config.max_length).kept,
+            asked=[
+                (ids, "\n\n".join(filter(None, [row["instruction"], row["input"]])), row["output"])
+                for row, ids in zip(asked, self.form.prompt_ids(asked), strict=True)
+            ],
+            tokenizer=self.form.tokenizer,
+            stop_ids=self.form.stop_ids,
+            max_new_tokens=settings.max_new_tokens,
+        )
+
+    def _trackers(self) -> list[str]:
+        check_trackers(self.config.report_to, local=self.recipe.privacy == "local")
+        return list(self.config.report_to) if is_main_process() else []
+
+    def _clear(self, ledger: Ledger, force: bool) -> Clock:
+        """Remove what cannot be continued; the time that went into what can."""
         clock = read_clock(self.checkpoints)
         if clock is not None and clock.fingerprint == self.mark and not force:
             remove_torn(self.checkpoints, self.mark)
-            return clock.seconds
+            return clock
         if clock is not None:
             price = self.config.gpu_hour_price
             _book_hours(ledger, "this machine, training given up", clock.seconds, price)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-        return 0.0
+        return Clock(self.mark, 0.0)
 
     def _train(
-        self, examples: Examples, before: float, on_progress: OnProgress | None
+        self, examples: Examples, before: float, aside: Aside, on_progress: OnProgress | None
     ) -> TrainSummary:
         def clock() -> float:
             return before + time.monotonic() - self.began
@@ -209,9 +303,11 @@ class _Training:
             clock,
             on_progress,
             build=SUPERVISED["encoder-decoder" if self.form.encoder else "causal"],
+            aside=aside,
         )
         merged_dtype = self._export(model, examples) if is_main_process() else None
-        return self._summary(examples, fitted, merged_dtype, clock())
+        assert aside.outlook is not None  # noqa: S101 (every training has its plan)
+        return self._summary(examples, fitted, aside.outlook, merged_dtype, clock())
 
     def _export(self, model: Any, examples: Examples) -> str | None:
         """Write adapter and merged model; the dtype of the latter, or None where there is none."""
@@ -236,7 +332,12 @@ class _Training:
             return merge(self.base, adapter, new, self.form, prompts, self.device)
 
     def _summary(
-        self, examples: Examples, fitted: Fitted, merged_dtype: str | None, seconds: float
+        self,
+        examples: Examples,
+        fitted: Fitted,
+        outlook: Outlook,
+        merged_dtype: str | None,
+        seconds: float,
     ) -> TrainSummary:
         shown = {"instruction": "{instruction}", "input": "{input}"}
         return TrainSummary(
@@ -258,12 +359,27 @@ class _Training:
             truncated=len(examples.truncated),
             fully_masked=len(examples.fully_masked),
             losses=fitted.losses,
+            held_out=fitted.held_out,
+            best_step=fitted.best_step,
+            plan=outlook,
+            actual=Actual(
+                micro_batch_size=fitted.micro_batch_size,
+                peak_bytes=fitted.peak_bytes,
+                seconds=round(fitted.seconds, 3),
+                corrected_seconds=fitted.corrected_seconds,
+                cost=_cost(fitted.seconds, self.config.gpu_hour_price),
+                kwh=fitted.kwh,
+            ),
             merged=None if merged_dtype is None else "student/merged",
             merged_dtype=merged_dtype,
             adapter=None if self.config.method == "full" else "student/adapter",
             prompt_format=self.form.kind,
             prompt=self.form.prompt(shown),
-            notes=length_notes(examples, self.config.max_length),
+            notes=[
+                *length_notes(examples, self.config.max_length),
+                *fitted.notes,
+                *best_note(fitted.best_step, len(fitted.losses)),
+            ],
             versions=versions(),
             fingerprint=self.done_mark,
         )

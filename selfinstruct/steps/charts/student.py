@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from selfinstruct.steps.charts.figures import before_after, curve
+from selfinstruct.steps.charts.foreseen import measured_part, plan_table
 from selfinstruct.steps.charts.markup import facts, folded, paragraph, table, text
 from selfinstruct.steps.charts.numbers import count, duration, figure, percent
 from selfinstruct.steps.charts.page import Page
@@ -39,6 +40,8 @@ def training_section(page: Page, training: Mapping[str, Any]) -> str:
         + f'<div class="grid3">{"".join(charts[1:])}</div>'
         + _curve_table(training.get("losses") or [])
         + facts((name, text(value)) for name, value in _facts(training) if value)
+        + plan_table(training)
+        + measured_part(page, training)
         + _notes(training)
         + (folded("The form it was trained on", f"<pre>{text(form)}</pre>") if form else "")
     )

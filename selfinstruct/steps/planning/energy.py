@@ -17,7 +17,7 @@ _NVIDIA = ("nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounit
 
 
 class Meter:
-    """Measures kWh from `with` to its end; `kwh` is None where nothing can be read.
+    """Measures what is drawn from `with` to its end.
 
     Args:
         gpus: read the GPUs' draw; the processors' counters otherwise.
@@ -25,20 +25,20 @@ class Meter:
     """
 
     def __init__(self, *, gpus: bool, rapl: Path = _RAPL) -> None:
-        self.kwh: float | None = None
         self._gpus = gpus
         self._rapl = rapl
+        self._sampled: float | None = None
+        self._before: dict[str, float] | None = None
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Meter:
-        if self._gpus:
-            if _gpu_watts() is not None:
-                self.kwh = 0.0
-                self._thread = threading.Thread(target=self._sample, name="power", daemon=True)
-                self._thread.start()
-        else:
+        if not self._gpus:
             self._before = self._joules()
+        elif _gpu_watts() is not None:
+            self._sampled = 0.0
+            self._thread = threading.Thread(target=self._sample, name="power", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(
@@ -50,20 +50,25 @@ class Meter:
         self._done.set()
         if self._thread is not None:
             self._thread.join()
-        elif not self._gpus and self._before is not None:
-            after = self._joules()
-            # The counters wrap around; a training longer than that has no honest figure.
-            if after is not None and all(after[name] >= self._before[name] for name in after):
-                used = sum(after[name] - self._before[name] for name in after)
-                self.kwh = used / 3.6e6
+
+    @property
+    def kwh(self) -> float | None:
+        """kWh so far; None where nothing can be read."""
+        if self._gpus or self._before is None:
+            return self._sampled
+        now = self._joules()
+        # The counters wrap around; a training longer than that has no honest figure.
+        if now is None or any(now[name] < self._before[name] for name in self._before):
+            return None
+        return sum(now[name] - self._before[name] for name in now) / 3.6e6
 
     def _sample(self) -> None:
         last = time.monotonic()
         while not self._done.is_set():
             self._done.wait(SAMPLE_SECONDS)
             watts, now = _gpu_watts(), time.monotonic()
-            if watts is not None and self.kwh is not None:
-                self.kwh += watts * (now - last) / 3.6e6
+            if watts is not None and self._sampled is not None:
+                self._sampled += watts * (now - last) / 3.6e6
             last = now
 
     def _joules(self) -> dict[str, float] | None:

@@ -27,6 +27,7 @@ from selfinstruct.steps.planning.memory import (
 )
 from selfinstruct.steps.planning.model import ModelSize
 from selfinstruct.steps.planning.speed import (
+    CALIBRATION_SECONDS,
     Speed,
     gpu_speed,
     processor_speed,
@@ -108,10 +109,17 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
         return self.need <= self.have
 
 
-def foresee(model: ModelSize, job: Job, room: Room, *, hour_price: int = 0) -> Outlook:
-    """The plan of `job` in `room`; `hour_price` is picodollars an hour of each process's device.
+def foresee(
+    model: ModelSize,
+    job: Job,
+    room: Room,
+    *,
+    hour_price: int = 0,
+    calibration: float = CALIBRATION_SECONDS,
+) -> Outlook:
+    """The plan of `job` in `room`; `hour_price` is picodollars an hour of the machine.
 
-    Times a few products of matrices where there is no GPU (under a second).
+    Without a GPU it times a few products of matrices for `calibration` seconds.
     """
     micro = job.micro_batch_size or choose_micro(model, job, room)
     share = max(1, job.batch_size // room.processes)
@@ -122,7 +130,7 @@ def foresee(model: ModelSize, job: Job, room: Room, *, hour_price: int = 0) -> O
     speed = (
         gpu_speed(room.name, model)
         if room.device == "cuda"
-        else processor_speed(model, min(ENOUGH_TOKENS["cpu"], _tokens(batches[0])))
+        else processor_speed(model, min(ENOUGH_TOKENS["cpu"], _tokens(batches[0])), calibration)
     )
     seconds = None
     if speed is not None:
@@ -154,7 +162,7 @@ def foresee(model: ModelSize, job: Job, room: Room, *, hour_price: int = 0) -> O
         flops=sum(step_flops(model, job.method, *batch) for batch in batches),
         seconds=seconds,
         speed=speed,
-        cost=None if seconds is None else round(hour_price * room.processes * seconds / 3600),
+        cost=None if seconds is None else round(hour_price * seconds / 3600),
         kwh=_kwh(room, seconds),
         instead=[] if fits else what_would(model, job, room),
     )

@@ -25,10 +25,11 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Clock(msgspec.Struct, frozen=True):
-    """Seconds this training has taken so far, over all its sessions."""
+    """Seconds, and kWh where they are read, that all sessions of a training took so far."""
 
     fingerprint: str
     seconds: float
+    kwh: float | None = None
 
 
 def mark_complete(checkpoint: Path, fingerprint: str) -> None:
@@ -73,10 +74,10 @@ def read_clock(folder: Path) -> Clock | None:
         return None
 
 
-def write_clock(folder: Path, fingerprint: str, seconds: float) -> None:
+def write_clock(folder: Path, fingerprint: str, seconds: float, kwh: float | None = None) -> None:
     """Note the time taken so far, so that a killed process's hours are billed too."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / CLOCK, Clock(fingerprint, seconds))
+    _write(folder / CLOCK, Clock(fingerprint, seconds, kwh))
 
 
 def _step(checkpoint: Path) -> int:

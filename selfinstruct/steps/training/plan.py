@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
 from selfinstruct.core.errors import RecipeError
+from selfinstruct.steps.training.order import training_order
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,23 @@ def accumulation(plan: Plan, processes: int) -> tuple[int, int]:
     limit = min(plan.micro_batch_size, share)
     micro = next(size for size in range(limit, 0, -1) if share % size == 0)
     return micro, share // micro
+
+
+def arrange(lengths: Sequence[int], plan: Plan) -> tuple[Plan, list[int]]:
+    """The plan as it is carried out, and the order of the examples with these `lengths`.
+
+    With fewer examples than a step holds, a step is one pass over them.
+    """
+    if process_count() == 1:
+        plan = msgspec.structs.replace(plan, batch_size=min(plan.batch_size, len(lengths)))
+    order = training_order(
+        lengths,
+        batch_size=plan.batch_size,
+        epochs=plan.epochs,
+        seed=plan.seed,
+        max_steps=plan.max_steps,
+    )
+    return plan, order
 
 
 def step_count(examples: int, batch_size: int) -> int:

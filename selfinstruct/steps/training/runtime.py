@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from selfinstruct.core.errors import MissingDependency, RecipeError
@@ -133,3 +134,36 @@ def weight_dtype(device: str, *, trained: bool) -> Any:
     import torch
 
     return torch.float32 if trained else compute_dtype(device)
+
+
+def reset_peak(device: str) -> None:
+    """Forget the peak of memory so far, where the system can."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):  # Linux alone has it; the whole process's peak then
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: str) -> int | None:
+    """Bytes that this process had at its peak since `reset_peak`; None where it cannot be read.
+
+    On a GPU what PyTorch reserved there, otherwise the memory resident.
+    """
+    import torch
+
+    if device == "cuda":
+        return int(torch.cuda.max_memory_reserved())
+    try:
+        status = Path("/proc/self/status").read_text("utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

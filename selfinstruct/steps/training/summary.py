@@ -6,11 +6,29 @@ from typing import Any, Literal
 
 import msgspec
 
+from selfinstruct.steps.planning.outlook import Outlook
 from selfinstruct.steps.training.format import Examples
+from selfinstruct.steps.training.held_out import Measured
 from selfinstruct.steps.training.plan import StepLog
 
 SUMMARY = "training.json"
 SHOWN_IDS = 5
+
+
+class Actual(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training took, as the plan foresaw it.
+
+    `seconds` is from the first step to the last, over all sessions; `corrected_seconds` is what was
+    foreseen for it after the first steps at their speed. `peak_bytes` is that of one process in
+    the last session. None for what was not or cannot be read.
+    """
+
+    micro_batch_size: int
+    peak_bytes: int | None
+    seconds: float
+    corrected_seconds: float | None
+    cost: int
+    kwh: float | None
 
 
 class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +38,9 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     loss, `padded_tokens` the positions computed. `truncated` and `fully_masked` count records cut
     at the maximum length, and left out because their prompt alone fills it. `seconds` covers all
     sessions. `merged` and `adapter` are relative to the run folder; `merged_dtype` is how the
-    merged weights are stored. `prompt` shows the form the student was trained on.
+    merged weights are stored. `held_out` are the
+    measurements during training, the best of which was at `best_step`. `plan` is what was foreseen
+    before the first step. `prompt` shows the form the student was trained on.
     """
 
     base: str
@@ -41,6 +61,10 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     truncated: int
     fully_masked: int
     losses: list[StepLog]
+    held_out: list[Measured]
+    best_step: int | None
+    plan: Outlook
+    actual: Actual
     merged: str | None
     merged_dtype: str | None
     adapter: str | None
@@ -73,3 +97,14 @@ def length_notes(examples: Examples, max_length: int) -> list[str]:
                 f"({', '.join(ids[:SHOWN_IDS])}{more})"
             )
     return notes
+
+
+def best_note(best_step: int | None, steps: int) -> list[str]:
+    """What is to be known of weights that held-out records chose."""
+    if best_step is None:
+        return []
+    which = "the last step's" if best_step == steps else f"step {best_step}'s of {steps}"
+    return [
+        f"the weights are {which}, which had the least loss on held-out records; measured on the "
+        "same records, the student looks a little better for it"
+    ]

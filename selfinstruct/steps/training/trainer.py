@@ -6,26 +6,34 @@ Nothing is random that the seed does not decide, and the order of the data is fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from selfinstruct.core.errors import UserError
+from selfinstruct.steps.planning.energy import Meter
+from selfinstruct.steps.planning.outlook import Outlook, micro_batches
 from selfinstruct.steps.training import seq2seq, sft
 from selfinstruct.steps.training.adapters import trainable
 from selfinstruct.steps.training.checkpoints import last_complete
-from selfinstruct.steps.training.order import training_order
+from selfinstruct.steps.training.halving import Halving, is_out_of_memory
+from selfinstruct.steps.training.held_out import HeldOut, Measured, best_of
 from selfinstruct.steps.training.plan import (
     Plan,
     StepLog,
     accumulation,
+    arrange,
     process_count,
     step_count,
 )
+from selfinstruct.steps.training.progress import OnProgress
+from selfinstruct.steps.training.runtime import peak_memory, reset_peak
 from selfinstruct.steps.training.setup import Build, Setup, shared_arguments
-from selfinstruct.steps.training.watch import OnProgress, Watch, step_logs, watcher
+from selfinstruct.steps.training.watch import Watch, measurements, step_logs, timing, watcher
 
 # Supervised fine-tuning, by what the base is.
 SUPERVISED: dict[str, Build] = {"causal": sft.build, "encoder-decoder": seq2seq.build}
@@ -37,7 +45,9 @@ class Fitted(msgspec.Struct, frozen=True):
     """How a model was trained, over all sessions of this training.
 
     `examples_seen` counts repetitions, `useful_tokens` those with loss, `padded_tokens` the
-    positions computed.
+    positions computed. `held_out` has the measurements; the weights are those of the best, which
+    was made at `best_step` (None where nothing was measured: they are then the last). `kwh` and
+    `seconds` are over all sessions, `peak_bytes` is of this one.
     """
 
     losses: list[StepLog]
@@ -46,6 +56,29 @@ class Fitted(msgspec.Struct, frozen=True):
     examples_seen: int
     useful_tokens: int
     padded_tokens: int
+    micro_batch_size: int
+    seconds: float
+    corrected_seconds: float | None
+    peak_bytes: int | None
+    kwh: float | None
+    held_out: list[Measured]
+    best_step: int | None
+    notes: list[str]
+
+
+class Aside(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes along with a training and does not change it, except that `held_out` may end it.
+
+    `outlook` is the plan, `hour_price` picodollars an hour, `kwh` what earlier sessions drew.
+    `report_to` names trackers, `name` is what they call the run.
+    """
+
+    outlook: Outlook | None = None
+    hour_price: int = 0
+    kwh: float | None = None
+    held_out: HeldOut | None = None
+    report_to: Sequence[str] = ()
+    name: str = ""
 
 
 def fit(
@@ -59,6 +92,7 @@ def fit(
     on_progress: OnProgress | None = None,
     *,
     build: Build = sft.build,
+    aside: Aside = Aside(),  # noqa: B008 (it is frozen)
 ) -> tuple[Any, Fitted]:
     """Train `model` on `rows`; continues from the last whole checkpoint of `fingerprint`.
 
@@ -73,66 +107,129 @@ def fit(
         checkpoints: folder for checkpoints; kept, for the caller to remove.
         fingerprint: of everything that decides the result; other checkpoints are discarded.
         clock: tells the seconds this training has taken so far, earlier sessions included.
-        on_progress: called after each step with step, steps in all, loss and tokens per second.
+        on_progress: called after each step.
         build: makes the trainer.
+        aside: what goes along with the training.
 
     Raises `UserError` where the loss is no longer a number or the device's memory is too small.
     """
-    import torch
-    from transformers import PrinterCallback
-
-    if process_count() == 1:  # with fewer examples than a step holds, a step is one pass
-        plan = msgspec.structs.replace(plan, batch_size=min(plan.batch_size, len(rows)))
     lengths = [row.length for row in rows]
-    order = training_order(
-        lengths,
-        batch_size=plan.batch_size,
-        epochs=plan.epochs,
-        seed=plan.seed,
-        max_steps=plan.max_steps,
-    )
+    plan, order = arrange(lengths, plan)
+    lengths = [lengths[at] for at in order]
     steps = step_count(len(order), plan.batch_size)
     trained, total = trainable(model)
-    watch = Watch(
-        plan=plan,
-        steps=steps,
-        tokens=_per_step([lengths[at] for at in order], plan.batch_size),
-        checkpoints=checkpoints,
-        fingerprint=fingerprint,
-        clock=clock,
-        on_progress=on_progress,
-    )
-    trainer = build(
-        Setup(
+    halving = Halving()
+    with Meter(gpus=plan.device == "cuda") as meter:
+        watch = Watch(
+            plan=plan,
+            steps=steps,
+            tokens=_per_step(lengths, plan.batch_size),
+            positions=_positions(lengths, plan),
+            checkpoints=checkpoints,
+            fingerprint=fingerprint,
+            clock=clock,
+            energy=lambda: _added(aside.kwh, meter.kwh),
+            on_progress=on_progress,
+            outlook=aside.outlook,
+            hour_price=aside.hour_price,
+            held_out=aside.held_out,
+            halving=halving,
+        )
+        arguments = shared_arguments(plan, steps, checkpoints, recompute=total > RECOMPUTE_ABOVE)
+        arguments |= _reporting(aside)
+        if aside.held_out is not None:
+            arguments["save_total_limit"] += 1  # the best one's, beside the newest
+        setup = Setup(
             model=model,
             tokenizer=tokenizer,
             rows=rows,
             order=order,
             plan=plan,
-            arguments=shared_arguments(plan, steps, checkpoints, recompute=total > RECOMPUTE_ABOVE),
+            arguments=arguments,
             callbacks=[watcher(watch)],
         )
-    )
-    trainer.remove_callback(PrinterCallback)  # progress is told through `on_progress`
-    trainer.create_model_card = lambda **_: None  # cards are written here, of what is known
-    resume = last_complete(checkpoints, fingerprint)
-    try:
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    except torch.OutOfMemoryError:
-        raise UserError(
-            f"the device ran out of memory with {trainer.args.per_device_train_batch_size} "
-            "examples per forward pass; lower student.micro_batch_size or student.max_length and "
-            "give the same command again"
-        ) from None
+        with _logs_in(checkpoints.parent / "logs"):
+            trainer = build(setup)
+        halving.attach(trainer)
+        reset_peak(plan.device)
+        _train(trainer, last_complete(checkpoints, fingerprint), plan)
+        kwh = watch.energy()
+    history = trainer.state.log_history
+    losses, measured = step_logs(history), measurements(history)
+    best = _keep_best(trainer, checkpoints, measured)
+    seconds, corrected = timing(history, watch)
+    done = min(len(order), len(losses) * plan.batch_size)
     trainer.model.eval()
     return trainer.model, Fitted(
-        losses=step_logs(trainer.state.log_history),
+        losses=losses,
         trainable_params=trained,
         total_params=total,
-        examples_seen=len(order),
-        useful_tokens=sum(rows[at].learned for at in order),
-        padded_tokens=_padded([lengths[at] for at in order], plan),
+        examples_seen=done,
+        useful_tokens=sum(rows[at].learned for at in order[:done]),
+        padded_tokens=sum(watch.positions[: len(losses)]),
+        micro_batch_size=-(-accumulation(plan, process_count())[0] // halving.pieces),
+        seconds=seconds,
+        corrected_seconds=corrected,
+        peak_bytes=peak_memory(plan.device),
+        kwh=kwh,
+        held_out=measured,
+        best_step=best,
+        notes=halving.notes,
     )
+
+
+def _train(trainer: Any, resume: Path | None, plan: Plan) -> None:
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)  # progress is told through `on_progress`
+    trainer.create_model_card = lambda **_: None  # cards are written here, of what is known
+    try:
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        size = accumulation(plan, process_count())[0]
+        raise UserError(
+            f"the device ran out of memory with {size} examples per forward pass; lower "
+            "student.micro_batch_size or student.max_length and give the same command again"
+        ) from None
+
+
+def _keep_best(trainer: Any, checkpoints: Path, measured: list[Measured]) -> int | None:
+    """Take up the weights with the least held-out loss; the step they are of."""
+    best = best_of(measured)
+    if best is None:
+        return None
+    if best.step != trainer.state.global_step:
+        # Not what the state says: the folder may have been moved since.
+        trainer.state.best_model_checkpoint = str(checkpoints / f"checkpoint-{best.step}")
+        trainer._load_best_model()
+    return best.step
+
+
+def _added(before: float | None, now: float | None) -> float | None:
+    return None if now is None else (before or 0.0) + now
+
+
+def _reporting(aside: Aside) -> dict[str, Any]:
+    """Arguments for the trackers asked for."""
+    if not aside.report_to:
+        return {}
+    return {"report_to": list(aside.report_to), "run_name": aside.name, "project": "selfinstruct"}
+
+
+@contextlib.contextmanager
+def _logs_in(folder: Path) -> Iterator[None]:
+    """Have TensorBoard's files in `folder`, unless the user's environment says where."""
+    name = "TENSORBOARD_LOGGING_DIR"  # read when the trainer is made
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _per_step(lengths: list[int], batch_size: int) -> list[int]:
@@ -140,8 +237,13 @@ def _per_step(lengths: list[int], batch_size: int) -> list[int]:
     return [sum(lengths[at : at + batch_size]) for at in range(0, len(lengths), batch_size)]
 
 
-def _padded(lengths: list[int], plan: Plan) -> int:
-    """Token positions computed, padding included."""
+def _positions(lengths: list[int], plan: Plan) -> list[int]:
+    """Token positions of each optimizer step, padding included."""
     micro, _ = accumulation(plan, process_count())
-    batches = [lengths[at : at + micro] for at in range(0, len(lengths), micro)]
-    return sum(len(batch) * max(batch) for batch in batches)
+    return [
+        sum(
+            rows * length
+            for rows, length in micro_batches(lengths[at : at + plan.batch_size], micro)
+        )
+        for at in range(0, len(lengths), plan.batch_size)
+    ]

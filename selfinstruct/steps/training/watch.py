@@ -1,66 +1,99 @@
-"""The callback that times steps, stops on a broken loss and marks whole checkpoints."""
+"""The callback of a training: it times steps, measures, stops what has gone wrong, marks files."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from selfinstruct.core.errors import UserError
+from selfinstruct.steps.planning.outlook import Outlook
 from selfinstruct.steps.training.checkpoints import mark_complete, write_clock
-from selfinstruct.steps.training.plan import Plan, StepLog, is_main_process
+from selfinstruct.steps.training.halving import Halving
+from selfinstruct.steps.training.held_out import HeldOut, Measured, best_of, is_over
+from selfinstruct.steps.training.plan import Plan, StepLog, is_main_process, process_count
+from selfinstruct.steps.training.progress import (
+    LossGuard,
+    OnProgress,
+    TrainProgress,
+    corrected_seconds,
+)
 
-# Called after each step with step, steps in all, loss and tokens per second.
-OnProgress = Callable[[int, int, float, float], None]
+# Steps whose pace foretells the rest.
+PACE_STEPS = 50
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True):
     """What the callback needs to know of a training.
 
-    `tokens` are those of each step, without padding; where the trainer writes its own answers, they
-    are taken from its log. `clock` tells the seconds this training has taken so far.
+    `tokens` are those of each step, without padding, `positions` with it. `clock` tells the
+    seconds this training has taken so far, `energy` the kWh where they can be read. `outlook` is
+    the plan, `hour_price` picodollars. `held_out` is what is measured meanwhile.
     """
 
     plan: Plan
     steps: int
     tokens: list[int]
+    positions: list[int]
     checkpoints: Path
     fingerprint: str
     clock: Callable[[], float]
-    on_progress: OnProgress | None
+    energy: Callable[[], float | None] = lambda: None
+    on_progress: OnProgress | None = None
+    outlook: Outlook | None = None
+    hour_price: int = 0
+    held_out: HeldOut | None = None
+    halving: Halving
 
 
 def watcher(watch: Watch) -> Any:
-    """A transformers `TrainerCallback` for one training."""
+    """A transformers `TrainerCallback` for one training.
+
+    What it adds to the trainer's log history is part of every checkpoint, so it survives a kill.
+    """
     from transformers import TrainerCallback
 
     class Watcher(TrainerCallback):  # type: ignore[misc]  # the library is untyped
+        began = 0.0
         last = 0.0
+        guard = LossGuard()
+
+        def on_train_begin(self, _: Any, state: Any, __: Any, **___: Any) -> None:
+            self.last = time.monotonic()
+            for entry in _steps(state.log_history):
+                self.guard.diverged(float(entry["loss"]))
+                watch.halving.pieces = int(entry["pieces"])
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.last = time.monotonic()
+            self.began = time.monotonic()
+
+        def on_step_end(
+            self, _: Any, state: Any, control: Any, model: Any = None, **__: Any
+        ) -> None:
+            self.ended = time.monotonic()
+            if watch.held_out is not None and _is_due(watch, state.global_step):
+                measured = watch.held_out.measure(model, state.global_step)
+                state.log_history.append({"held_out": msgspec.to_builtins(measured)})
+                _steer(state, control, watch.held_out, measured)
 
         def on_log(self, _: Any, state: Any, __: Any, logs: dict[str, Any], **___: Any) -> None:
             if "loss" not in logs:
                 return
-            loss, seconds = float(logs["loss"]), time.monotonic() - self.last
+            now, loss = time.monotonic(), float(logs["loss"])
+            seconds, wall, self.last = self.ended - self.began, now - self.last, now
+            _check(watch.plan, loss, state.global_step, self.guard)
             tokens = watch.tokens[state.global_step - 1]
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"training stopped: the loss became {loss} at step {state.global_step}; lower "
-                    f"student.learning_rate (it is {watch.plan.learning_rate:g}) and run again"
-                )
-            # The log history is part of every checkpoint, so these survive a kill.
-            state.log_history[-1].update(step_tokens=tokens, seconds=seconds)
+            state.log_history[-1].update(
+                step_tokens=tokens, seconds=seconds, wall=wall, pieces=watch.halving.pieces
+            )
             if is_main_process():
-                write_clock(watch.checkpoints, watch.fingerprint, watch.clock())
+                write_clock(watch.checkpoints, watch.fingerprint, watch.clock(), watch.energy())
                 if watch.on_progress is not None:
-                    speed = tokens / max(seconds, 1e-9)
-                    watch.on_progress(state.global_step, watch.steps, loss, speed)
+                    watch.on_progress(_progress(watch, state.log_history))
 
         def on_save(self, _: Any, state: Any, __: Any, **___: Any) -> None:
             if is_main_process():
@@ -70,7 +103,85 @@ def watcher(watch: Watch) -> Any:
     return Watcher()
 
 
-def step_logs(history: list[dict[str, Any]]) -> list[StepLog]:
+def _is_due(watch: Watch, step: int) -> bool:
+    assert watch.held_out is not None  # noqa: S101 (asked by the caller)
+    return step % watch.held_out.every == 0 or step == watch.steps
+
+
+def _steer(state: Any, control: Any, held_out: HeldOut, newest: Measured) -> None:
+    """Save the best weights so far, and stop when nothing has been gained for long."""
+    measured = measurements(state.log_history)
+    best = best_of(measured)
+    if best is not None and best.step == newest.step:
+        state.best_metric, state.best_global_step = best.loss, best.step
+        control.should_save = True  # the trainer never removes the best one's checkpoint
+    if is_over(measured, held_out.patience):
+        control.should_training_stop = True
+
+
+def _check(plan: Plan, loss: float, step: int, guard: LossGuard) -> None:
+    """Raises `UserError` for a loss that is no number, or has been far too high for long."""
+    lower = f"lower student.learning_rate (it is {plan.learning_rate:g}) and run again"
+    if not math.isfinite(loss):
+        raise UserError(f"training stopped: the loss became {loss} at step {step}; {lower}")
+    if guard.diverged(loss):
+        raise UserError(
+            f"training stopped: the loss has diverged; at step {step} it is {loss:.3g}, far above "
+            f"the best it was, and has been so for many steps; {lower}, or raise "
+            "student.warmup_ratio"
+        )
+
+
+def _progress(watch: Watch, history: list[dict[str, Any]]) -> TrainProgress:
+    entries = _steps(history)
+    newest, step = entries[-1], len(entries)
+    recent = entries[-PACE_STEPS:]
+    pace = sum(one["wall"] for one in recent) / sum(watch.positions[step - len(recent) : step])
+    measured = measurements(history)
+    seconds = watch.clock()
+    return TrainProgress(
+        step=step,
+        steps=watch.steps,
+        loss=float(newest["loss"]),
+        tokens_per_second=newest["step_tokens"] / max(newest["seconds"], 1e-9),
+        seconds=seconds,
+        seconds_left=pace * sum(watch.positions[step:]),
+        mfu=_mfu(watch, step, newest["seconds"]),
+        held_out_loss=measured[-1].loss if measured else None,
+        cost=round(watch.hour_price * seconds / 3600),
+        note="; ".join(filter(None, [_note(measured, step), *watch.halving.untold()])),
+    )
+
+
+def _note(measured: Sequence[Measured], step: int) -> str:
+    if not measured or measured[-1].step != step:
+        return ""
+    best = best_of(measured)
+    word = "the best so far" if best is not None and best.step == step else "not better"
+    return f"held-out loss {measured[-1].loss:.4f}, {word}"
+
+
+def _mfu(watch: Watch, step: int, seconds: float) -> float | None:
+    """The share of the devices' peak that the step's own operations were, without recomputation."""
+    plan = watch.outlook
+    if plan is None or plan.speed is None or plan.speed.peak is None:
+        return None
+    operations = plan.flops / plan.padded_tokens * watch.positions[step - 1]
+    return operations / max(seconds, 1e-9) / (plan.speed.peak * process_count())
+
+
+def _steps(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of steps in a trainer's log history."""
+    return [entry for entry in history if "loss" in entry]
+
+
+def measurements(history: Sequence[dict[str, Any]]) -> list[Measured]:
+    """What was measured on held-out records, from a trainer's log history."""
+    found = (entry["held_out"] for entry in history if "held_out" in entry)
+    return [msgspec.convert(one, Measured) for one in found]
+
+
+def step_logs(history: Sequence[dict[str, Any]]) -> list[StepLog]:
     """The steps in a trainer's log history."""
     return [
         StepLog(
@@ -81,6 +192,11 @@ def step_logs(history: list[dict[str, Any]]) -> list[StepLog]:
             tokens=int(entry["step_tokens"]),
             seconds=round(float(entry["seconds"]), 3),
         )
-        for entry in history
-        if "loss" in entry
+        for entry in _steps(history)
     ]
+
+
+def timing(history: Sequence[dict[str, Any]], watch: Watch) -> tuple[float, float | None]:
+    """Seconds from the first step to the last, and what was foreseen after the first ones."""
+    walls = [float(entry["wall"]) for entry in _steps(history)]
+    return sum(walls), corrected_seconds(walls, watch.positions)

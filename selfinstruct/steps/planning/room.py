@@ -1,0 +1,35 @@
+"""Where a training would run: the device, its memory, the processes that share the work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from selfinstruct.steps import machine
+from selfinstruct.steps.planning.memory import Device
+from selfinstruct.steps.planning.outlook import Room
+
+
+def find_room(device: str, processes: int, *, sharded: bool = False) -> Room:
+    """The room of each of `processes` on `device` ("cuda", "mps" or "cpu").
+
+    A processor's memory is shared out among the processes; GPUs are one each, and the smallest of
+    those used decides.
+    """
+    import torch
+
+    kind: Device = "cuda" if device == "cuda" else "mps" if device == "mps" else "cpu"
+    if kind == "cuda":
+        used = range(min(processes, torch.cuda.device_count()))
+        found = [torch.cuda.get_device_properties(at) for at in used]
+        least = min(found, key=lambda one: one.total_memory)
+        size, name = int(least.total_memory), str(least.name)
+    else:
+        size, name = machine.memory()[0] // processes, ""
+    return Room(device=kind, memory=size, name=name, processes=processes, sharded=sharded)
+
+
+def is_sharded(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether accelerate was told to split the model among the processes (FSDP, DeepSpeed)."""
+    names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return any(environ.get(name, "").lower() == "true" for name in names)
