@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from selfinstruct.engine.selection import Selection
     from selfinstruct.stages.dataset import DatasetSummary
     from selfinstruct.stages.evaluate import EvaluationSummary
+    from selfinstruct.stages.export_student import Exported
     from selfinstruct.stages.publish import Published, PublishPlan
     from selfinstruct.steps.planning.outlook import Outlook
     from selfinstruct.steps.training.summary import TrainSummary
@@ -197,6 +198,17 @@ class Run:
 
         with self._at_work():
             return evaluate(self.folder, force=force, on_progress=on_progress)
+
+    async def aexport_student(self, precision: str = "q8_0", **options: Any) -> Exported:
+        """Write the student as a GGUF file; see `stages.export_student` for the options."""
+        from selfinstruct.stages.export_student import export_student
+
+        with self._at_work():
+            return await export_student(self.folder, precision, **options)
+
+    def export_student(self, precision: str = "q8_0", **options: Any) -> Exported:
+        """`aexport_student` for callers that do not await."""
+        return run_sync(self.aexport_student(precision, **options))
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""

@@ -28,6 +28,7 @@ COMMANDS = {
     "filter": "Filter any dataset, without a run.",
     "export": "Write the dataset folder, or one file in another format.",
     "train-student": "Fine-tune the student on a run's dataset.",
+    "export-student": "Write the student as a GGUF file, for llama.cpp and Ollama.",
     "evaluate": "Measure base and student on held-out records.",
     "report": "Write the run's report as one HTML file.",
     "publish": "Publish dataset and student in the Hub's format.",

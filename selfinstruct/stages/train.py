@@ -314,6 +314,7 @@ class _Training:
         student = self.folder.student
         adapter, merged = student / "adapter", student / "merged"
         (student / SUMMARY).unlink(missing_ok=True)  # the student is about to be another one
+        shutil.rmtree(student / "gguf", ignore_errors=True)
         if self.config.method == "full":
             shutil.rmtree(adapter, ignore_errors=True)
             dtype = stored_dtype(self.base.folder)

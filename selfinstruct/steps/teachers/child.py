@@ -143,6 +143,12 @@ class ChildServer:
                 raise TeacherError(await self._failed("died")) from fault
             raise
 
+    async def post(self, path: str, body: bytes) -> bytes:
+        """The reply of one of the server's endpoints beside ``/v1``. Raises `TeacherFault`."""
+        if self.client is None:
+            raise RuntimeError("the server is called before it is started")
+        return await self.client.post_beside(path, body)
+
     async def user_header(self) -> str:
         """The model's own chat template, up to where a user's message begins."""
         if self.client is None:

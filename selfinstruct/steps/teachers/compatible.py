@@ -131,12 +131,16 @@ class CompatibleTeacher:
         """See `core.types.Teacher`; asks llama.cpp's or vLLM's own endpoints beside ``/v1``."""
 
         async def post(path: str, body: dict[str, Any]) -> bytes:
-            return await self._send(f"/{path}", _encode(body), beside=True)
+            return await self.post_beside(path, _encode(body))
 
         try:
             return await templates.user_header(post, self.model)
         except TeacherFault as fault:
             raise TeacherError(f"teacher {self.id}: no chat template: {fault.message}") from fault
+
+    async def post_beside(self, path: str, body: bytes) -> bytes:
+        """The reply of one of the server's own endpoints, beside ``/v1``. Raises `TeacherFault`."""
+        return await self._send(f"/{path}", body, beside=True)
 
     async def _send(self, path: str, body: bytes, *, beside: bool = False) -> bytes:
         """Post to a server of the fleet; to another where one cannot even be connected to."""

@@ -89,27 +89,56 @@ def merge(
     answers differently: there is then no merged model.
     """
     import torch
-    from peft import PeftModel
-
-    def answers(model: Any) -> list[list[int]]:
-        return greedy(
-            model,
-            prompts,
-            max_new_tokens=CHECK_TOKENS,
-            stop_ids=form.stop_ids,
-            pad_id=form.tokenizer.pad_token_id,
-        )
 
     for dtype in dict.fromkeys([stored_dtype(base.folder), torch.float32]):
-        model = load_model(base.folder, base.name, device=device, dtype=torch.float32)
-        model = PeftModel.from_pretrained(model, adapter)
-        expected = answers(model)
+        model = _with_adapter(base, adapter, device)
+        expected = answers(model, prompts, form)
         save_model(model.merge_and_unload(safe_merge=True), folder, form, dtype)
         del model
-        merged = load_model(folder, "student", device=device, dtype=torch.float32)
-        if answers(merged) == expected:
+        if _answers_in(folder, prompts, form, device) == expected:
             return str(dtype).removeprefix("torch.")
     raise SelfInstructError(
         "the merged student does not answer as base and adapter do, so it was not kept; "
         "the adapter is whole: use it, or train with --set student.merge=false"
     )
+
+
+def same_answers(
+    base: Base,
+    adapter: Path,
+    merged: Path,
+    form: StudentFormat,
+    prompts: Sequence[list[int]],
+    device: str,
+) -> bool:
+    """Whether base and adapter answer `prompts` as the merged model does, token for token."""
+    expected = answers(_with_adapter(base, adapter, device), prompts, form)
+    return _answers_in(merged, prompts, form, device) == expected
+
+
+def answers(model: Any, prompts: Sequence[list[int]], form: StudentFormat) -> list[list[int]]:
+    """The first tokens of the greedy answers of `model`."""
+    return greedy(
+        model,
+        prompts,
+        max_new_tokens=CHECK_TOKENS,
+        stop_ids=form.stop_ids,
+        pad_id=form.tokenizer.pad_token_id,
+    )
+
+
+def _with_adapter(base: Base, adapter: Path, device: str) -> Any:
+    import torch
+    from peft import PeftModel
+
+    model = load_model(base.folder, base.name, device=device, dtype=torch.float32)
+    return PeftModel.from_pretrained(model, adapter)
+
+
+def _answers_in(
+    folder: Path, prompts: Sequence[list[int]], form: StudentFormat, device: str
+) -> list[list[int]]:
+    import torch
+
+    model = load_model(folder, "student", device=device, dtype=torch.float32)
+    return answers(model, prompts, form)
