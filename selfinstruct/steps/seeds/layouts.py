@@ -72,7 +72,7 @@ def examples(value: dict[str, Any], layout: Layout, where: str) -> Iterator[Exam
         yield from _instances(value, where)
     elif layout == "conversation":
         name = _named(value, TURNS) or "messages"
-        yield _conversation(value, _turns(value.get(name), name, where), name, where)
+        yield _conversation(value, read_turns(value.get(name), name, where), name, where)
     else:
         yield _fields(value, where)
 
@@ -85,9 +85,9 @@ def _named(value: dict[str, Any], names: tuple[str, ...]) -> str:
 def _fields(value: dict[str, Any], where: str) -> Example:
     asked, told = _named(value, INSTRUCTION), _named(value, OUTPUT)
     if isinstance(value.get(asked), list) and asked == "prompt":
-        turns = _turns(value[asked], asked, where)
+        turns = read_turns(value[asked], asked, where)
         if isinstance(value.get(told), list):
-            turns += _turns(value[told], told, where)
+            turns += read_turns(value[told], told, where)
         else:
             turns.append(("assistant", _required(value, told or "completion", where)))
         return _conversation(value, turns, f"{asked} + {told}", where)
@@ -141,7 +141,7 @@ def _conversation(
     return Example(instruction.strip(), trim(system), trim(reply), category, _id(value, where))
 
 
-def _turns(found: Any, field: str, where: str) -> list[tuple[str, str]]:
+def read_turns(found: Any, field: str, where: str) -> list[tuple[str, str]]:
     """(speaker, text) of each turn; speakers are "user", "assistant", "system" or ""."""
     if not isinstance(found, list) or not found:
         said = "an empty list" if found == [] else kind_of(found)

@@ -127,7 +127,7 @@ class StudentFormat:
         for row in rows:
             ident = str(row["id"])
             if not row.get("messages"):
-                turns.append((ident, self.prompt(row), self._answer(row)))
+                turns.append((ident, *self.turn(row, str(row["output"]))))
                 found.append(None)
                 continue
             parts = self._turns(row)
@@ -141,10 +141,10 @@ class StudentFormat:
                 for number, (prompt, answer) in enumerate(parts, 1)
             ]
             found += [None] * len(parts)
-        made = iter(self._singles(turns))
+        made = iter(self.singles(turns))
         return [example if example is not None else next(made) for example in found]
 
-    def _singles(self, turns: list[tuple[str, str, str]]) -> list[Example]:
+    def singles(self, turns: Sequence[tuple[str, str, str]]) -> list[Example]:
         """An example for each (id, prompt, answer)."""
         prompts = [prompt for _, prompt, _ in turns]
         wholes = self._ids([prompt + answer for _, prompt, answer in turns])
@@ -180,27 +180,35 @@ class StudentFormat:
         hidden = [(start - first, end - first) for start, end in others]
         return Example(ident, self._bos + whole[:first], whole[first:], hidden)
 
+    def turn(self, row: Mapping[str, Any], answer: str) -> tuple[str, str]:
+        """The prompt for a row, and the text of `answer` up to the token that ends it.
+
+        A row is a question: `messages` that end with one, or `instruction` and `input`.
+        """
+        if row.get("messages"):
+            return self.rendering.turn([*self._messages(row), Message("assistant", answer)])
+        if self.rendering.alpaca is not None:
+            return self.prompt(row), answer
+        return self.rendering.turn([*self._opening(row), Message("assistant", answer)])
+
     def _turns(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         """(prompt, answer) for each answer of a conversation."""
-        messages = [Message(one["role"], one["content"]) for one in row["messages"]]
-        if self.system and messages[0].role != "system":
-            messages.insert(0, Message("system", self.system))
+        messages = self._messages(row)
         return [
             self.rendering.turn(messages[: at + 1])
             for at, message in enumerate(messages)
             if message.role == "assistant"
         ]
 
+    def _messages(self, row: Mapping[str, Any]) -> list[Message]:
+        messages = [Message(one["role"], one["content"]) for one in row["messages"]]
+        if self.system and messages[0].role != "system":
+            messages.insert(0, Message("system", self.system))
+        return messages
+
     def _opening(self, row: Mapping[str, Any]) -> list[Message]:
         system = [Message("system", self.system)] if self.system else []
         return [*system, Message("user", asked(row))]
-
-    def _answer(self, row: Mapping[str, Any]) -> str:
-        """The text between the prompt and the token that ends the turn."""
-        answer = str(row["output"])
-        if self.kind == "alpaca":
-            return answer
-        return self.rendering.turn([*self._opening(row), Message("assistant", answer)])[1]
 
     def _prompt_ids(self, prompts: list[str]) -> list[list[int]]:
         if self.encoder and prompts:

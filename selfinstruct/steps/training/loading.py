@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,10 @@ def load_model(folder: Path, name: str, *, device: str, dtype: Any, quantized: b
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model, info = auto.from_pretrained(
-            folder, config=config, output_loading_info=True, **options
-        )
+        with _plain_linears() if quantized else contextlib.nullcontext():
+            model, info = auto.from_pretrained(
+                folder, config=config, output_loading_info=True, **options
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _cannot_load(name, "model", error) from None
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
@@ -53,8 +56,44 @@ def load_model(folder: Path, name: str, *, device: str, dtype: Any, quantized: b
         raise UserError(
             f"student.base: {name}: its files lack weights: {', '.join(missing[:3])}{more}"
         )
+    if quantized:
+        _check_quantized(model, name)
     model.eval()
     return model if quantized else model.to(device)
+
+
+def _check_quantized(model: Any, name: str) -> None:
+    """Raises `UserError` where nothing is held in 4 bits; keeps what is so for training.
+
+    On a CPU with AVX512-BF16 bitsandbytes would rewrite the weights at the first answer, for a
+    kernel that has no gradient: training after a measurement would then learn nothing, in silence.
+    """
+    layers = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
+    if not layers:
+        raise UserError(
+            f"student.method: {name} has no linear layers that bitsandbytes can hold in 4 bits; "
+            "use lora"
+        )
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+
+
+@contextlib.contextmanager
+def _plain_linears() -> Iterator[None]:
+    """Falcon made of PyTorch's linear layers instead of its own, which compute the same.
+
+    transformers quantizes layers of exactly that class, and would leave Falcon's as they are
+    without a word.
+    """
+    import torch
+    from transformers.models.falcon import modeling_falcon
+
+    own = modeling_falcon.FalconLinear
+    modeling_falcon.FalconLinear = torch.nn.Linear
+    try:
+        yield
+    finally:
+        modeling_falcon.FalconLinear = own
 
 
 def four_bits(dtype: Any) -> Any:

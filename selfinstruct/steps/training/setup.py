@@ -86,3 +86,16 @@ def one_gpu(arguments: Any, plan: Plan) -> Any:
     if process_count() == 1 and plan.device == "cuda" and arguments.n_gpu > 1:
         arguments._n_gpu = 1  # DataParallel, which TRL refuses
     return arguments
+
+
+def keep_precision(model: Any) -> None:
+    """Put what is trained back into float32, where TRL cast an adapter on a 4-bit base to bfloat16.
+
+    Late in a training its updates are smaller than bfloat16 can tell apart, and they cost little.
+    """
+    import torch
+
+    if getattr(model, "is_loaded_in_4bit", False):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfinstruct.steps.training.setup import Setup, one_gpu
+from selfinstruct.steps.training.setup import Setup, keep_precision, one_gpu
 
 
 def build(setup: Setup) -> Any:
@@ -22,10 +22,12 @@ def build(setup: Setup) -> Any:
         "input_ids": [row.prompt + row.answer for row in setup.rows],
         "labels": [[-100] * len(row.prompt) + row.labels for row in setup.rows],
     }
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=setup.model,
         args=one_gpu(arguments, setup.plan),
         train_dataset=Dataset.from_dict(columns).select(setup.order),
         processing_class=setup.tokenizer,
         callbacks=setup.callbacks,
     )
+    keep_precision(setup.model)
+    return trainer
