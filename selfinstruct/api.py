@@ -148,13 +148,17 @@ class Run:
             return await forget_batches(ledger, teacher)
 
     async def aselect(
-        self, *, force: bool = False, on_progress: Callable[[str, int, int], None] | None = None
+        self,
+        *,
+        force: bool = False,
+        on_progress: Callable[[str, int, int], None] | None = None,
+        on_stop: Callable[[Callable[[], None]], None] | None = None,
     ) -> Selection:
         """Select from the kept records; see `stages.select.select`."""
         from selfinstruct.stages.select import select
 
         with self._at_work():
-            return await select(self.folder, force=force, on_progress=on_progress)
+            return await select(self.folder, force=force, on_progress=on_progress, on_stop=on_stop)
 
     def select(
         self, *, force: bool = False, on_progress: Callable[[str, int, int], None] | None = None
@@ -274,6 +278,7 @@ async def aselect_dataset(
     overrides: Sequence[str] = (),
     force: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
+    on_stop: Callable[[Callable[[], None]], None] | None = None,
 ) -> Selection:
     """`select_dataset` for callers that await."""
     from selfinstruct.stages.select import select_from_dataset
@@ -283,7 +288,12 @@ async def aselect_dataset(
     _refuse_foreign(folder.path)
     with folder.lock(), enforce(generation.policy_of(settings)):
         return await select_from_dataset(
-            Path(path), folder.path, settings, force=force, on_progress=on_progress
+            Path(path),
+            folder.path,
+            settings,
+            force=force,
+            on_progress=on_progress,
+            on_stop=on_stop,
         )
 
 

@@ -32,7 +32,7 @@ from selfinstruct.cli.common import with_budget
 from selfinstruct.cli.init import start_project
 from selfinstruct.cli.main import COMMANDS, cli
 from selfinstruct.core import errors
-from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.recipe import Recipe, TeacherConfig
 from selfinstruct.core.recipe_file import load_recipe
 from selfinstruct.engine import retries
 from selfinstruct.testing.fake_server import Running
@@ -82,7 +82,7 @@ def sections(model: type[BaseModel], key: str = "") -> Iterator[tuple[str, type[
     yield key, model
     for name, field in model.model_fields.items():
         inner = model_in(field.annotation)
-        if inner is not None and name != "answer_teacher":
+        if inner is not None and (inner is not TeacherConfig or (key, name) == ("", "teacher")):
             yield from sections(inner, f"{key}.{name}" if key else name)
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from selfinstruct.cli.common import console, force_option, json_option, print_json, set_option
+from selfinstruct.cli.common import (
+    Stopper,
+    console,
+    force_option,
+    json_option,
+    print_json,
+    set_option,
+    with_budget,
+)
 from selfinstruct.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +32,7 @@ LINE_SECONDS = 5.0
 @click.option("--method", type=click.Choice(METHODS), help="How records are chosen.")
 @click.option("--count", type=click.IntRange(min=1), help="Records to select.")
 @click.option("--score", help="The score that top_k goes by, such as output_words.")
+@click.option("--max-cost", metavar="DOLLARS", help="Never spend more than this on calls.")
 @set_option
 @click.option(
     "--recipe",
@@ -40,6 +49,7 @@ def command(
     method: str | None,
     count: int | None,
     score: str | None,
+    max_cost: str | None,
     overrides: tuple[str, ...],
     recipe: str | None,
     output: str | None,
@@ -56,44 +66,40 @@ def command(
     from selfinstruct import api
 
     changes = [
-        *overrides,
+        *with_budget(overrides, None, max_cost),
         *(
             f"select.{name}={value}"
             for name, value in (("method", method), ("count", count), ("score", score))
             if value is not None
         ),
     ]
+    stopper = Stopper(lambda line: click.echo(line, err=True))
     say = None if as_json else progress_line(lambda line: click.echo(line, err=True))
     if (Path(source) / "recipe.yaml").is_file():
-        summary, place = _from_run(source, changes, recipe, output, force, say)
+        if recipe is not None or output is not None:
+            raise UserError(f"{source}: is a run, which has its own recipe and folder")
+        run = api.Run(source)
+        run.configure(*changes)
+        chosen = run.aselect(force=force, on_progress=say, on_stop=stopper.arm)
+        private = run.recipe.privacy == "local"
+        summary, place = stopper.run(chosen, private=private), run.folder.selection
     else:
         if output is None:
             raise UserError(f"{source}: is no run, so say where to write with --output FOLDER")
         work = api.aselect_dataset(
-            source, output, recipe, overrides=changes, force=force, on_progress=say
+            source,
+            output,
+            recipe,
+            overrides=changes,
+            force=force,
+            on_progress=say,
+            on_stop=stopper.arm,
         )
-        summary, place = api.run_sync(work), Path(output)
+        summary, place = stopper.run(work, private=True), Path(output)
     if as_json:
         print_json(summary)
     else:
         _print(summary, place)
-
-
-def _from_run(
-    source: str,
-    changes: Sequence[str],
-    recipe: str | None,
-    output: str | None,
-    force: bool,
-    say: Callable[[str, int, int], None] | None,
-) -> tuple[Selection, Path]:
-    from selfinstruct.api import Run
-
-    if recipe is not None or output is not None:
-        raise UserError(f"{source}: is a run, which has its own recipe and folder")
-    run = Run(source)
-    run.configure(*changes)
-    return run.select(force=force, on_progress=say), run.folder.selection
 
 
 def progress_line(say: Callable[[str], None]) -> Callable[[str, int, int], None]:

@@ -311,7 +311,27 @@ ScoreName = Literal[
     "perplexity",
     "ifd",
     "reward",
+    "complexity",
+    "quality",
+    "deita",
+    "rubric",
 ]
+
+
+class JudgeConfig(Strict):
+    """A teacher that rates records, for the scores complexity, quality, deita and rubric."""
+
+    teacher: TeacherConfig | None = None
+    """The judge; the recipe's `teacher` where not given."""
+    temperature: float | None = Field(default=0.0, ge=0, le=2)
+    """Of the first try; none leaves it to the server."""
+    max_tokens: int = Field(default=256, ge=8)
+    """Tokens of a reply, and what the money cap reserves. A judge that reasons needs more."""
+    tries: int = Field(default=3, ge=1, le=10)
+    """Requests for a score until a reply holds one."""
+    batch: bool = False
+    """Ask through the provider's batch API (`openai`, `anthropic`): about half the price, within a
+    day."""
 
 
 class SelectConfig(Strict):
@@ -337,6 +357,7 @@ class SelectConfig(Strict):
     """What makes a group: the instruction's root verb, or the record's category."""
     model: str = "smollm2-135m-instruct"
     """For `perplexity` and `ifd`: a model folder, a Hub id, a GGUF file, or a known name."""
+    judge: JudgeConfig = Field(default_factory=JudgeConfig)
     reward_model: str | None = None
     """For `reward`: a sequence classifier with one label, as a folder or a Hub id."""
     max_length: int = Field(default=1024, ge=16)

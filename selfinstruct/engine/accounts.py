@@ -7,6 +7,8 @@ import msgspec
 from selfinstruct.engine.ledger import Ledger
 
 BEYOND_TARGET = "beyond_target"
+SCORE = "score"  # the stage whose calls rate records and bring none
+_OWN = f"r.stage != '{SCORE}'"
 
 
 class Funnel(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,18 +59,22 @@ def funnel(ledger: Ledger) -> Funnel:
         " json_each(CAST(c.verdict AS TEXT), '$.flags') flag"
         " WHERE c.reason = '' GROUP BY 1 ORDER BY n DESC, 1"
     )
+    ended = (
+        "SELECT count(*) FROM completions c JOIN requests r ON r.id = c.request_id"  # noqa: S608
+        f" WHERE {_OWN}"
+    )
     ordered = dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
     return Funnel(
         slots=count("SELECT count(*) FROM slots"),
-        requests=count("SELECT count(*) FROM requests"),
-        completions=count("SELECT count(*) FROM completions"),
-        refused=count("SELECT count(*) FROM completions WHERE finish = 'content_filter'"),
-        failed=count("SELECT count(*) FROM completions WHERE finish = 'failed'"),
+        requests=count(f"SELECT count(*) FROM requests r WHERE {_OWN}"),  # noqa: S608
+        completions=count(ended),
+        refused=count(f"{ended} AND c.finish = 'content_filter'"),
+        failed=count(f"{ended} AND c.finish = 'failed'"),
         unjudged=count(
             "SELECT count(*) FROM completions c JOIN requests r ON r.id = c.request_id"
             " WHERE r.slot >= 0 AND r.slot NOT IN (SELECT slot FROM slots)"
         ),
-        lost=count("SELECT count(*) FROM attempts WHERE outcome = 'lost'"),
+        lost=count(f"SELECT count(*) FROM attempts r WHERE outcome = 'lost' AND {_OWN}"),  # noqa: S608
         candidates=kept + beyond + sum(ordered.values()),
         kept=kept,
         rejected=ordered,

@@ -7,6 +7,7 @@ scores.parquet     a row for each candidate: selected or why not, and its scores
 from __future__ import annotations
 
 import hashlib
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import msgspec
 
 from selfinstruct.core.errors import FolderError
 from selfinstruct.core.ids import fingerprint
-from selfinstruct.core.recipe import SelectConfig
+from selfinstruct.core.recipe import SelectConfig, TeacherConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.folder import RunFolder, write_json
+from selfinstruct.steps.scores.judge import asked_for, prompt_tag
 
 SUMMARY = "selection.json"
 SCORES = "scores.parquet"
@@ -67,13 +69,23 @@ class Standing(msgspec.Struct, frozen=True):
     scores: dict[str, float | None]
 
 
-def selection_mark(config: SelectConfig, seed: int, tasks: Iterable[Task]) -> str:
-    """The fingerprint of what a selection follows from: settings, seed and records."""
+def selection_mark(
+    config: SelectConfig, teacher: TeacherConfig, seed: int, tasks: Iterable[Task]
+) -> str:
+    """The fingerprint of what a selection follows from: settings, seed and records.
+
+    Where a judge is asked, so are its prompts, and `teacher` if it is the judge.
+    """
     digest = hashlib.sha256()
     for task in tasks:
         parts = (task.id, task.instruction, task.input, task.output, task.category)
         digest.update(msgspec.json.encode(parts))
-    return fingerprint([VERSION, config.model_dump(mode="json"), seed, digest.hexdigest()])
+    names: list[str] = [*([config.score] if config.score else []), *config.scores]
+    judged = asked_for(names)
+    judge = config.judge.teacher or teacher
+    asked = [prompt_tag(name) for name in judged] + ([judge.kind, judge.model] if judged else [])
+    settings = config.model_dump(mode="json", exclude={"judge": {"teacher", "batch"}})
+    return fingerprint([VERSION, settings, asked, seed, digest.hexdigest()])
 
 
 def read_selection(folder: Path) -> Selection | None:
@@ -132,3 +144,17 @@ def write_selection(
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), folder / SCORES, compression="zstd")
     write_json(folder / SUMMARY, msgspec.to_builtins(summary))
+
+
+def spread(scores: Sequence[float | None], chosen: Sequence[int]) -> Spread:
+    """How a score is spread over all records, and its mean over those at `chosen`."""
+    known = sorted(score for score in scores if score is not None)
+    selected = [score for at in chosen if (score := scores[at]) is not None]
+    return Spread(
+        missing=len(scores) - len(known),
+        mean=statistics.fmean(known) if known else None,
+        low=known[0] if known else None,
+        median=statistics.median(known) if known else None,
+        high=known[-1] if known else None,
+        mean_selected=statistics.fmean(selected) if selected else None,
+    )

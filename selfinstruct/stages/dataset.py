@@ -23,7 +23,7 @@ from selfinstruct.core.errors import FolderError, UserError
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.recipe import FiltersConfig, Recipe
 from selfinstruct.core.types import Record, SeedTask
-from selfinstruct.engine.accounts import BEYOND_TARGET, Funnel, bill, funnel
+from selfinstruct.engine.accounts import BEYOND_TARGET, SCORE, Funnel, bill, funnel
 from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.selection import PREFIX, Standing, current_selection, selection_mark
@@ -175,7 +175,9 @@ class _Run:
         if config is None:
             return None
         tasks = (record.candidate for record in self.ledger.records(kept=True))
-        return current_selection(folder, selection_mark(config, self.recipe.seed, tasks))
+        return current_selection(
+            folder, selection_mark(config, self.recipe.teacher, self.recipe.seed, tasks)
+        )
 
     def _row(self, record: Record) -> Row:
         """A kept record's row, with its scores where there are any."""
@@ -293,7 +295,7 @@ def _costs(ledger: Ledger) -> list[card_facts.Cost]:
     return [
         card_facts.Cost(line.item, line.quantity, line.unit, line.cost, line.estimated)
         for line in bill(ledger)
-        if line.stage == GENERATE
+        if line.stage in (GENERATE, SCORE)
     ]
 
 

@@ -8,48 +8,62 @@ what scores cost, and the selected rows as they were, with their scores, under d
 
 from __future__ import annotations
 
-import statistics
+import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
-from selfinstruct.core.errors import FolderError, UserError
+from selfinstruct.core.errors import FolderError, Interrupted, RecipeError, UserError
+from selfinstruct.core.money import from_dollars
 from selfinstruct.core.recipe import Recipe, SelectConfig
 from selfinstruct.core.types import Candidate, SeedTask
+from selfinstruct.engine.accounts import spent
+from selfinstruct.engine.budget import Budget
 from selfinstruct.engine.folder import RunFolder, write_atomically
+from selfinstruct.engine.judge_calls import STAGE, JudgeCalls
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.routes import Routes
 from selfinstruct.engine.scoring import ModelScores, session
 from selfinstruct.engine.selection import (
     PREFIX,
     Selection,
-    Spread,
     Standing,
     read_selection,
     selection_mark,
+    spread,
     write_selection,
 )
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.roots import root_verb_object
+from selfinstruct.steps.scores.judge import asked_for
 from selfinstruct.steps.scores.lexical import LEXICAL
 from selfinstruct.steps.selection import methods
 from selfinstruct.steps.selection.rows import Read, read_dataset
 from selfinstruct.steps.swap import replacing
 
-STAGE = "score"  # what the bill and the ledger call it
+NOBODY = "nobody.jsonl"  # the teacher's model in a recipe that asks no teacher
 ROWS = Path("data") / "train-00000-of-00001.jsonl"  # where `datasets` looks for a train split
 FAULTS_TOLD = 5
 
+Result = TypeVar("Result")
 Task = Candidate | SeedTask
 Scores = dict[str, list[float | None]]
 OnProgress = Callable[[str, int, int], None]
 """Called with what is worked out, how much of it is done, and of how much."""
+OnStop = Callable[[Callable[[], None]], None]
+"""Given a function that stops the selection after the calls in flight."""
 
 
 async def select(
-    folder: RunFolder, *, force: bool = False, on_progress: OnProgress | None = None
+    folder: RunFolder,
+    *,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+    on_stop: OnStop | None = None,
 ) -> Selection:
     """Select from the run's kept records by its recipe's section `select`.
 
@@ -57,9 +71,10 @@ async def select(
         folder: a run folder, locked by the caller.
         force: do it even if the selection is up to date; scores that are there stay in use.
         on_progress: told of scores that take long.
+        on_stop: given what stops a judge.
 
     Raises `FolderError` where the recipe has no such section or nothing was kept, `UserError` where
-    no record would be selected.
+    no record would be selected; a judge may raise `CapReached`, `TeacherError` or `Interrupted`.
     """
     recipe = folder.recipe()
     config = recipe.select
@@ -75,11 +90,11 @@ async def select(
             f"{folder.path}: no record was kept yet, so there is nothing to select from; "
             "run: selfinstruct generate"
         )
-    mark = selection_mark(config, recipe.seed, tasks)
+    mark = selection_mark(config, recipe.teacher, recipe.seed, tasks)
     done = None if force else read_selection(folder.selection)
     if done is not None and done.fingerprint == mark:
         return done
-    work = _Work(recipe, config, tasks, folder.db_path, on_progress)
+    work = _Work(recipe, config, tasks, folder.db_path, on_progress, on_stop)
     summary, standings = await work.choose(mark)
     try:
         with replacing(folder.selection) as new:
@@ -96,6 +111,7 @@ async def select_from_dataset(
     *,
     force: bool = False,
     on_progress: OnProgress | None = None,
+    on_stop: OnStop | None = None,
 ) -> Selection:
     """Select from the dataset at `path` into the folder `out`.
 
@@ -110,11 +126,11 @@ async def select_from_dataset(
     assert config is not None  # noqa: S101 (the caller has put it there)
     read = read_dataset(path)
     tasks: list[Task] = [*read.tasks]
-    mark = selection_mark(config, recipe.seed, tasks)
+    mark = selection_mark(config, recipe.teacher, recipe.seed, tasks)
     done = None if force else read_selection(out)
     if done is not None and done.fingerprint == mark and (out / ROWS).is_file():
         return done
-    work = _Work(recipe, config, tasks, out / "run.db", on_progress, read.faults)
+    work = _Work(recipe, config, tasks, out / "run.db", on_progress, on_stop, read.faults)
     summary, standings = await work.choose(mark)
     try:
         write_atomically(out / ROWS, _chosen_rows(read, standings))
@@ -134,22 +150,42 @@ class _Work:
         tasks: list[Task],
         db_path: Path,
         on_progress: OnProgress | None,
+        on_stop: OnStop | None,
         faults: Sequence[str] = (),
     ) -> None:
         self._recipe = recipe
         self._config = config
         self._tasks = tasks
         self._db_path = db_path
-        self._tell = on_progress or (lambda name, done, total: None)
+        self._on_progress = on_progress
+        self._stopping = threading.Event()
+        self._on_stop = on_stop or (lambda stop: None)
         self._faults = faults
         wanted = ([config.score] if config.score else []) + list(config.scores)
         self.names: list[str] = list(dict.fromkeys(wanted))
+
+    def _tell(self, name: str, done: int, total: int) -> None:
+        """Say how far the work is. Raises `Interrupted` where it is to stop."""
+        if self._on_progress is not None:
+            self._on_progress(name, done, total)
+        if self._stopping.is_set() and done < total:
+            raise Interrupted("stopped; what was worked out is kept, the same command continues")
+
+    async def _aside(self, work: Callable[[], Result]) -> Result:
+        """The result of `work`, in a thread, so that Ctrl-C is heard while it computes."""
+        self._on_stop(self._stopping.set)
+        try:
+            return await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            self._stopping.set()  # or the thread would go on to the end
+            raise
 
     async def choose(self, mark: str) -> tuple[Selection, list[Standing]]:
         """Work out the scores, choose, and say what became of each record."""
         scores = await self._scores()
         groups = self._groups() if self._config.quota else None
-        choice = self._choice(scores, methods.Quota(groups, self._config.quota))
+        quota = methods.Quota(groups, self._config.quota)
+        choice = await self._aside(lambda: self._choice(scores, quota))
         if not choice.chosen:
             why = ", ".join(f"{reason} {n}" for reason, n in methods.tally(choice.reasons).items())
             raise UserError(f"select: no record was selected ({why}); change the section select")
@@ -169,7 +205,7 @@ class _Work:
             candidates=len(self._tasks),
             selected=len(choice.chosen),
             left=methods.tally(choice.reasons),
-            scores={name: _spread(scores[name], choice.chosen) for name in self.names},
+            scores={name: spread(scores[name], choice.chosen) for name in self.names},
             groups=dict(sorted(chosen_groups.items(), key=lambda item: (-item[1], item[0]))),
             fingerprint=mark,
             faulty=len(self._faults),
@@ -188,8 +224,37 @@ class _Work:
             with Ledger(self._db_path) as ledger, session(ledger, STAGE):
                 config = self._config
                 models = ModelScores(config, policy_of(self._recipe), ledger, self._tasks)
-                found |= models.scores(self.names, self._tell)
+                found |= await self._aside(lambda: models.scores(self.names, self._tell))
+                found |= await self._judged(ledger)
         return found
+
+    async def _judged(self, ledger: Ledger) -> Scores:
+        """The judge's scores; no teacher is needed where there are none."""
+        if not asked_for(self.names):
+            return {}
+        recipe, judge = self._recipe, self._config.judge
+        teacher = judge.teacher or recipe.teacher
+        if teacher.model == NOBODY:
+            raise RecipeError(
+                "select.judge.teacher is missing: name the judge, or give a recipe with a teacher "
+                "by --recipe"
+            )
+        routes = Routes(
+            teacher,
+            None,
+            policy=policy_of(recipe),
+            prices=recipe.prices,
+            no_price=recipe.generate.no_price,
+            private=[s.path for s in recipe.seeds if s.private and not s.allow_remote],
+        )
+        cap = recipe.generate.max_cost
+        budget = Budget(None if cap is None else from_dollars(cap), spent(ledger))
+        calls = JudgeCalls(ledger, budget, routes, teacher, judge)
+        self._on_stop(calls.stop)
+        try:
+            return await calls.scores(self.names, self._tasks, self._tell)
+        finally:
+            await routes.close()
 
     def _groups(self) -> list[str]:
         if self._config.quota_by == "category":
@@ -236,19 +301,6 @@ def policy_of(recipe: Recipe) -> Policy:
 def compared_text(task: Task) -> str:
     """The text that two records are compared by."""
     return f"{task.instruction}\n{task.input}" if task.input else task.instruction
-
-
-def _spread(scores: Sequence[float | None], chosen: Sequence[int]) -> Spread:
-    known = sorted(score for score in scores if score is not None)
-    selected = [score for at in chosen if (score := scores[at]) is not None]
-    return Spread(
-        missing=len(scores) - len(known),
-        mean=statistics.fmean(known) if known else None,
-        low=known[0] if known else None,
-        median=statistics.median(known) if known else None,
-        high=known[-1] if known else None,
-        mean_selected=statistics.fmean(selected) if selected else None,
-    )
 
 
 def _chosen_rows(read: Read, standings: Sequence[Standing]) -> bytes:

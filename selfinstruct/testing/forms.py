@@ -30,6 +30,8 @@ _SHOWN = (
 _JSON_KEY = '"instruction"'
 _WORD = re.compile(r"[A-Za-z]{5,}")
 
+_WANTS_SCORE = '{"score":'
+
 REFUSAL = "I'm sorry, but I can't help with that."
 # A teacher's favourites: it comes back to them again and again, slightly reworded.
 _FAVOURITES = tuple(grammar.task(Random(f"favourite {i}")) for i in range(64))
@@ -84,6 +86,8 @@ def fixed(size: int, seed: int) -> str:
 def _full_text(ask: Ask, rng: Random, share: Share) -> str:
     text = ask.text
     shown = _shown(text)
+    if _WANTS_SCORE in text:
+        return _score(rng, ask.schema)
     if ask.schema is not None:
         return _as_json(_record(rng, share, shown), ask.schema)
     if match := _ALPACA.search(text):
@@ -102,6 +106,20 @@ def _full_text(ask: Ask, rng: Random, share: Share) -> str:
         given = f"Input: {grammar.passage(rng)}\n" if rng.random() < 0.4 else ""
         return f"{given}Output: {_answer(text, rng)}"
     return _answer(text, rng)
+
+
+def _score(rng: Random, schema: Mapping[str, Any] | None) -> str:
+    """A judge's rating; without a schema in one of the forms that models fall into."""
+    score = rng.randint(1, 5)
+    if schema is not None:
+        return json.dumps({"score": score})
+    forms = (
+        f'```json\n{{"score": {score}}}\n```',
+        f"Score: {score}/5\nThe answer is to the point.",
+        f"{score}",
+        "The answer has 3 sentences and 12 words.",
+    )
+    return rng.choice(forms)
 
 
 def _shown(text: str) -> tuple[str, ...]:
