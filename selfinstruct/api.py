@@ -39,6 +39,7 @@ from selfinstruct.engine.batch_admin import forget_batches, open_batches
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.judging import Progress
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.spending import Spending, spending
 from selfinstruct.stages import generate as generation
 from selfinstruct.steps.privacy import enforce
 
@@ -255,6 +256,11 @@ class Run:
         """What the run cost so far."""
         with Ledger.read(self.folder.db_path) as ledger:
             return bill(ledger)
+
+    def spending(self) -> Spending:
+        """Where the money of the calls went, by strategy and by verdict."""
+        with Ledger.read(self.folder.db_path) as ledger:
+            return spending(ledger)
 
 
 def generate(

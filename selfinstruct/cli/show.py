@@ -12,18 +12,21 @@ if TYPE_CHECKING:
 
     from selfinstruct.api import Run
     from selfinstruct.engine.accounts import BillLine, Funnel
+    from selfinstruct.engine.spending import Spending
 
 
 def print_status(run: Run, as_json: bool) -> None:
     """The funnel, the bill and what is done, as tables or as JSON."""
-    counts, lines = run.funnel(), run.bill()
     if as_json:
         print_json(as_data(run))
         return
+    counts, lines, went = run.funnel(), run.bill(), run.spending()
     out = console()
     out.print(f"\n[bold]{run.folder.path}[/]  target {run.recipe.generate.target:,}")
-    out.print(_funnel_table(counts))
+    out.print(_funnel_table(counts, went))
     out.print(_bill_table(lines, counts.kept))
+    if any(line.cost for line in went.strategies):
+        out.print(_strategy_table(went))
     learned = _learned(run)
     if learned:
         out.print(learned)
@@ -59,7 +62,27 @@ def as_data(run: Run) -> dict[str, Any]:
         ],
         "cost_usd": to_dollars(total),
         "cost_per_kept_record_usd": to_dollars(total) / counts.kept if counts.kept else None,
+        "spending_usd": _spending_data(run.spending()),
         "done": {name: place for name, place in _places(run).items() if place},
+    }
+
+
+def _spending_data(went: Spending) -> dict[str, Any]:
+    strategies = {
+        line.strategy: {
+            "candidates": line.candidates,
+            "kept": line.kept,
+            "cost": to_dollars(line.cost),
+            "per_kept_record": None if line.per_kept is None else to_dollars(line.per_kept),
+        }
+        for line in went.strategies
+    }
+    return {
+        "strategies": strategies,
+        "kept": to_dollars(went.kept),
+        "rejected": {reason: to_dollars(cost) for reason, cost in went.rejected.items()},
+        "beyond_target": to_dollars(went.beyond_target),
+        "rest": to_dollars(went.rest),
     }
 
 
@@ -78,12 +101,17 @@ def _places(run: Run) -> dict[str, str | None]:
     return {name: str(place) if done.exists() else None for name, (done, place) in results.items()}
 
 
-def _funnel_table(counts: Funnel) -> RenderableType:
+def _funnel_table(counts: Funnel, went: Spending) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2), show_header=False)
     table.add_column(justify="right")
     table.add_column()
+    table.add_column(justify="right")
+
+    def dollars(cost: int) -> str:
+        return show(cost) if cost else ""
+
     table.add_row(f"{counts.completions:,}", "completions")
     for label, number in (
         ("  declined by the teacher", counts.refused),
@@ -93,13 +121,34 @@ def _funnel_table(counts: Funnel) -> RenderableType:
         if number:
             table.add_row(f"{number:,}", label)
     table.add_row(f"{counts.candidates:,}", "candidates")
-    table.add_row(f"[green]{counts.kept:,}[/]", "  [green]kept[/]")
+    table.add_row(f"[green]{counts.kept:,}[/]", "  [green]kept[/]", dollars(went.kept))
     for flag, number in counts.flagged.items():
         table.add_row(f"{number:,}", f"    with the flag: {flag.replace('_', ' ')}")
     for reason, number in counts.rejected.items():
-        table.add_row(f"[red]{number:,}[/]", f"  {reason.replace('_', ' ')}")
+        cost = went.rejected.get(reason, 0)
+        table.add_row(f"[red]{number:,}[/]", f"  {reason.replace('_', ' ')}", dollars(cost))
     if counts.beyond_target:
-        table.add_row(f"{counts.beyond_target:,}", "  beyond the target")
+        label, cost = "  beyond the target", went.beyond_target
+        table.add_row(f"{counts.beyond_target:,}", label, dollars(cost))
+    if went.rest:
+        table.add_row("", "  calls without a candidate", dollars(went.rest))
+    return table
+
+
+def _strategy_table(went: Spending) -> RenderableType:
+    from rich.table import Table
+
+    table = Table(
+        title="Calls by strategy", title_justify="left", box=None, pad_edge=False, padding=(0, 2)
+    )
+    table.add_column("strategy")
+    for heading in ("kept", "of candidates", "cost", "a kept record"):
+        table.add_column(heading, justify="right")
+    for line in went.strategies:
+        each = "" if line.per_kept is None else show(line.per_kept)
+        table.add_row(
+            line.strategy, f"{line.kept:,}", f"{line.candidates:,}", show(line.cost), each
+        )
     return table
 
 

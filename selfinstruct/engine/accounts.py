@@ -89,6 +89,18 @@ def spent(ledger: Ledger) -> int:
     return int(row.fetchone()[0])
 
 
+def spent_at_most(ledger: Ledger) -> int:
+    """Picodollars that the cap has to count: as `spent`, but where a server stated no usage and
+    the tokens of a call are estimated, its worst case.
+    """
+    row = ledger.db.execute(
+        "SELECT coalesce(sum(CASE WHEN c.estimated THEN a.reserved ELSE a.cost END), 0)"
+        " FROM attempts a LEFT JOIN completions c ON c.request_id = a.request_id"
+        " AND a.outcome = 'ok' WHERE a.billed != 'no'"
+    )
+    return int(row.fetchone()[0])
+
+
 def bill(ledger: Ledger) -> list[BillLine]:
     """The bill: calls per stage and teacher, what may have been billed, and other expenses."""
     lines: list[BillLine] = []

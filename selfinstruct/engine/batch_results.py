@@ -97,7 +97,8 @@ class Recorder:
         )
         self._book.ledger.note(completion)
         self.done += 1
-        return completion.cost, attempt_done(item.attempt, completion)
+        counted = item.reserved if reply.usage.estimated else completion.cost
+        return counted, attempt_done(item.attempt, completion)
 
     def _not_answered(
         self, watched: Watched, item: Item, outcome: Outcome

@@ -15,7 +15,7 @@ class Budget:
 
     Args:
         cap: what may be spent at most, or None for no limit.
-        spent: what earlier sessions spent, possibly billed attempts at their worst case.
+        spent: what earlier sessions spent; what is not known for sure at its worst case.
     """
 
     def __init__(self, cap: int | None, spent: int = 0) -> None:

@@ -222,11 +222,13 @@ class Dispatcher:
                 route.pacer.learn(getattr(route.teacher, "limits", None))
                 route.gate.leave()
             usage = reply.usage
-            spent = cost(route.rate, usage)
+            price = cost(route.rate, usage)
+            if not usage.estimated:  # else the cap goes on counting the worst case
+                spent = price
             completion = msgspec.structs.replace(
                 reply,
                 text=_storable(reply.text),
-                cost=spent,
+                cost=price,
                 latency_ms=(time.perf_counter() - began) * 1000,
             )
             await self._ledger.done(number, completion)

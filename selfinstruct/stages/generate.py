@@ -27,7 +27,7 @@ from selfinstruct.core.errors import (
 from selfinstruct.core.money import from_dollars, show
 from selfinstruct.core.recipe import GenerateConfig, Recipe
 from selfinstruct.core.types import Candidate, SeedTask
-from selfinstruct.engine.accounts import spent
+from selfinstruct.engine.accounts import spent_at_most
 from selfinstruct.engine.answers import BatchedAnswers
 from selfinstruct.engine.batch_admin import cancel_batches, open_batches
 from selfinstruct.engine.budget import Budget
@@ -161,7 +161,7 @@ class _Generation:
     async def to_target(self, on_start: OnStart | None) -> None:
         """Open slots until the target is reached."""
         cap = self._config.max_cost
-        budget = Budget(None if cap is None else from_dollars(cap), spent(self._ledger))
+        budget = Budget(None if cap is None else from_dollars(cap), spent_at_most(self._ledger))
         self._budget = budget
         dispatcher = Dispatcher(self._ledger, budget, STAGE)
         self.progress.calls = dispatcher.counters

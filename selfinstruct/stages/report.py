@@ -19,9 +19,15 @@ from selfinstruct.core.types import SeedTask
 from selfinstruct.engine.accounts import BillLine, Funnel, bill, funnel
 from selfinstruct.engine.folder import RunFolder, write_atomically
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.spending import Spending, spending
 from selfinstruct.steps.charts.markup import not_done, text
 from selfinstruct.steps.charts.numbers import count, percent
-from selfinstruct.steps.charts.opening import funnel_section, money_section, tiles
+from selfinstruct.steps.charts.opening import (
+    funnel_section,
+    money_section,
+    spending_section,
+    tiles,
+)
 from selfinstruct.steps.charts.page import Page
 from selfinstruct.steps.charts.samples import kept_section, rejected_section
 from selfinstruct.steps.charts.settings import (
@@ -42,6 +48,7 @@ class _Run(NamedTuple):
     seeds: list[SeedTask]
     funnel: Funnel | None
     bill: list[BillLine]
+    spending: Spending | None
     summary: Summary | None
     dataset: dict[str, Any] | None
     training: dict[str, Any] | None
@@ -92,11 +99,11 @@ def _gather(folder: RunFolder) -> _Run:
     training = folder.read_json(folder.student / "training.json")
     evaluation = folder.read_json(folder.evaluation / "evaluation.json")
     seeds: list[SeedTask] = []
-    counts, lines, summary, seconds = None, [], None, {}
+    counts, lines, went, summary, seconds = None, [], None, None, {}
     if folder.db_path.is_file():
         with Ledger.read(folder.db_path) as ledger:
             seeds = ledger.seeds()
-            counts, lines = funnel(ledger), bill(ledger)
+            counts, lines, went = funnel(ledger), bill(ledger), spending(ledger)
             summary = summarize(seeds, ledger.records())
             seconds = _worked(ledger)
     for stage, made in (("train", training), ("evaluate", evaluation)):
@@ -107,6 +114,7 @@ def _gather(folder: RunFolder) -> _Run:
         seeds=seeds,
         funnel=counts,
         bill=lines,
+        spending=went,
         summary=summary,
         dataset=folder.read_json(folder.dataset / "dataset.json"),
         training=training,
@@ -167,7 +175,8 @@ def _add_records(page: Page, run: _Run, command: str) -> None:
         page.add("funnel", "Funnel", not_done("Generation is", command))
         return
     page.add("funnel", "Funnel", funnel_section(page, run.funnel))
-    page.add("money", "Money", money_section(run.bill, run.funnel.kept))
+    money = money_section(run.bill, run.funnel.kept)
+    page.add("money", "Money", money + (spending_section(run.spending) if run.spending else ""))
     rouge = run.recipe.filters.rouge
     threshold = rouge.threshold if rouge.enabled and rouge.field == "instruction" else None
     page.add("variety", "Variety", variety_section(page, run.summary, threshold))

@@ -55,6 +55,36 @@ class BillEntry(Protocol):
     def estimated(self) -> bool: ...  # noqa: D102
 
 
+class StrategyEntry(Protocol):
+    """What a strategy cost (`engine.spending.StrategySpending`); in picodollars."""
+
+    @property
+    def strategy(self) -> str: ...  # noqa: D102
+    @property
+    def candidates(self) -> int: ...  # noqa: D102
+    @property
+    def kept(self) -> int: ...  # noqa: D102
+    @property
+    def cost(self) -> int: ...  # noqa: D102
+    @property
+    def per_kept(self) -> int | None: ...  # noqa: D102
+
+
+class Spent(Protocol):
+    """Where the money of the calls went (`engine.spending.Spending`); in picodollars."""
+
+    @property
+    def strategies(self) -> Sequence[StrategyEntry]: ...  # noqa: D102
+    @property
+    def kept(self) -> int: ...  # noqa: D102
+    @property
+    def rejected(self) -> Mapping[str, int]: ...  # noqa: D102
+    @property
+    def beyond_target(self) -> int: ...  # noqa: D102
+    @property
+    def rest(self) -> int: ...  # noqa: D102
+
+
 def tiles(
     funnel: FunnelCounts | None,
     target: int,
@@ -238,3 +268,38 @@ def _used(line: BillEntry) -> str:
     number = short(line.quantity) if line.quantity >= 100_000 else count(line.quantity)
     one = line.quantity == 1 and line.unit.endswith("s")
     return f"{number} {line.unit.removesuffix('s') if one else line.unit}"
+
+
+def spending_section(spent: Spent) -> str:
+    """What a kept record cost by strategy, and what each verdict took of the money."""
+    whole = sum(line.cost for line in spent.strategies)
+    if not whole:
+        return ""
+    made = table(
+        "Calls by strategy",
+        ("Strategy", "Kept", "Candidates", "Cost", "Per kept record"),
+        [
+            (
+                text(line.strategy),
+                count(line.kept),
+                count(line.candidates),
+                dollars(line.cost),
+                "" if line.per_kept is None else dollars(line.per_kept),
+            )
+            for line in spent.strategies
+        ],
+        numbers=(1, 2, 3, 4),
+    )
+    entries = [("kept", spent.kept), *spent.rejected.items()]
+    entries += [("beyond the target", spent.beyond_target)] if spent.beyond_target else []
+    entries += [("calls without a candidate", spent.rest)] if spent.rest else []
+    return made + table(
+        "Calls by what became of the candidates",
+        ("Verdict", "Cost", "Share"),
+        [
+            (text(name.replace("_", " ")), dollars(cost), percent(cost, whole))
+            for name, cost in entries
+        ],
+        numbers=(1, 2),
+        foot=[("All calls", dollars(whole), "")],
+    )
