@@ -173,19 +173,19 @@ def test_config_chooses_the_filters() -> None:
     """All filters in the documented order by default; each optional one can be left out."""
     names = [one.name for one in build_filters(FiltersConfig())]
     assert names == [
-        "shape", "wording", "copied", "output", "rules", "conflicting", "novelty", "minhash",
+        "shape", "wording", "copied", "output", "rules", "correctness", "conflicting", "novelty",
+        "minhash",
     ]  # fmt: skip
     off = FiltersConfig.model_validate(
         {
             "wording": {"enabled": False, "rules": "no such file"},
             "copied": False,
-            "rules": {"no_output": "off", "repetition": "off"},
             "conflicting": False,
             "rouge": {"enabled": False},
             "minhash": {"enabled": False},
         }
     )
-    assert [one.name for one in build_filters(off)] == ["shape", "output", "rules"]
+    assert [one.name for one in build_filters(off)] == ["shape", "output", "rules", "correctness"]
 
 
 def test_config_reaches_the_filters() -> None:

@@ -9,64 +9,244 @@ import pytest
 import yaml
 
 from selfinstruct.core.errors import RecipeError
-from selfinstruct.core.recipe import FiltersConfig, RulesConfig
+from selfinstruct.core.recipe import CorrectnessConfig, FiltersConfig, RulesConfig
 from selfinstruct.core.recipe_file import load_recipe
 from selfinstruct.core.types import Candidate, Record, Verdict
 from selfinstruct.steps import tables
 from selfinstruct.steps.filters.judge import Judge, build_filters
-from selfinstruct.steps.filters.rules import REASONS, all_rules
+from selfinstruct.steps.filters.rules import (
+    CORRECTNESS_REASONS,
+    REASONS,
+    RULE_REASONS,
+    all_checks,
+    all_rules,
+)
 from selfinstruct.steps.rules.phrases import load_phrases
 from selfinstruct.steps.rules.view import View
 
-EVERY = dict.fromkeys(REASONS, "flag")
-RULES = all_rules(RulesConfig.model_validate(EVERY))
+RULES = all_rules(RulesConfig.model_validate(dict.fromkeys(RULE_REASONS, "flag")))
+RULES |= all_checks(CorrectnessConfig.model_validate(dict.fromkeys(CORRECTNESS_REASONS, "flag")))
+
+Text = tuple[str, str, str]
 
 # For each rule: records it must find, and near ones that are right. (instruction, input, output)
-FOUND: dict[str, list[tuple[str, str, str]]] = {
-    "ai_boilerplate": [
-        ("What is your favourite food?", "", "As an AI language model, I do not eat."),
-        ("What is your favourite food?", "", "I don't eat.\nas a  language model I can't."),
+FOUND: dict[str, list[Text]] = {
+    "impossible_task": [
+        ("Design a logo for a bakery", "", "A loaf in a circle."),
+        ("Search the web for cheap flights", "", "Here they are."),
+    ],
+    "missing_input": [("Find the verb in the following sentence.", "", "The verb is run.")],
+    "unseen_source": [
+        ("Summarize the article.", "https://news.test.org/a/1", "It is about rain."),
+        ("Describe the picture", "![cat](https://i.test.org/cat.png)", "A cat."),
+        ("Summarize this article: https://news.test.org/a/1", "", "It is about rain."),
+        ("What is in the picture?", "<image of a cat>", "A cat."),
     ],
     "no_input": [
         ("Name a colour", "<noinput>", "Red"),
         ("Name a colour", '"No input."', "Red"),
         ("Name a colour", "N/A", "Red"),
+        ("Complete it", "The boy <noinput> the ball", "The boy kicked the ball"),
     ],
-    "no_output": [("Design a logo", "", "<nooutput>"), ("Design a logo", "", "N/A.")],
+    "input_repeated": [
+        ("Edit this: She go to an old school.", "She go to an old school.", "She goes.")
+    ],
+    "no_output": [
+        ("Design a logo", "", "<nooutput>"),
+        ("Design a logo", "", "N/A."),
+        ("Sing it", "", "<Output audio>"),
+    ],
+    "refusal": [
+        ("Name the weather", "", "Sorry, this task needs data that is not there."),
+        ("What is your favourite food?", "", "As an AI language model, I do not eat."),
+        ("What is your favourite food?", "", "I don't eat.\nas a  language model I can't."),
+        ("What is your favourite food?", "", "I\u2019m sorry, but I can\u2019t say."),
+    ],
+    "merged_record": [
+        (
+            "Why is the sky blue?",
+            "",
+            "Because of air.\n\n14. Instruction: Name a fruit\n14. Input:",
+        ),
+        ("Why is the sky blue?", "", "Because of air.\n##\nInstruction: Name a fruit"),
+        ("Why is it blue?", "", "Air.\n### Instruction:\nName a fruit\n### Response:\nApple"),
+    ],
+    "unfinished": [
+        ("Add 14 and 6", "", "The sum of the two numbers is equal to"),
+        ("Write code", "", "Here it is:\n```python\nprint(1)"),
+        ("Name steps", "", "1. Begin\n2. Go on\n3."),
+        ("Tell me of trade", "", "Trade is old. " + "It grew with the towns and " * 10 + "ships"),
+    ],
     "repetition": [
         ("Write a poem", "", "Roses are red. " + "and so it goes on " * 6),
         ("Write a poem", "", "la " * 30),
-        ("写一首诗", "", "我喜欢你。" * 100),
+        ("\u5199\u4e00\u9996\u8bd7", "", "\u6211\u559c\u6b22\u4f60\u3002" * 100),
     ],
+    "placeholder": [
+        ("Write to a friend", "", "Dear [Friend's Name], come soon."),
+        ("Write to a friend", "", "Dear Ann, come soon. <insert place here>"),
+    ],
+    "invented_link": [("Find a source", "", "See https://www.test-news.org/2020/05/rain.html")],
+    "invented_citation": [
+        ("Argue for tea", "", "Tea is good (Smith et al., 2019)."),
+        ("Argue for tea", "", "Tea is good, doi: 10.1037/rep0000323"),
+    ],
+    "stray_characters": [
+        ("Name a colour", "", "Red\x03"),
+        ("Name a colour", "", "It\u00e2\u20ac\u2122s red"),
+        ('Name the \\"colour\\"', "", "Red"),
+        ("Name two", "", "Red &amp; blue"),
+    ],
+    "toxic_words": [("Say it plainly", "", "That is bullshit.")],
+    "personal_data": [("Who wrote it?", "", "Write to jane.doe.1984@gmail.com")],
+    "other_language": [
+        ("Nenne drei gute Gr\u00fcnde, heute fr\u00fcher ins Bett zu gehen", "", "Schlaf."),
+        (
+            "Name three good reasons to sleep",
+            "",
+            "Wer fr\u00fch schl\u00e4ft, ist am Morgen ausgeruht und froh.",
+        ),
+    ],
+    "wrong_arithmetic": [
+        ("How many apples?", "", "He has 3 + 4 = 8 apples."),
+        ("How many apples?", "", "48/2 = <<48/2=25>>25 apples."),
+        ("Calculate 8*(2+3)", "", "64"),
+        ("Find the mean of the numbers.", "2, 4, 9", "The mean is 6."),
+        ("Convert 25 m to km.", "", "25 km"),
+        ("Divide 12 by 5", "", "It is 2.5"),
+    ],
+    "wrong_solution": [
+        ("Solve for x: 2x + 3 = 9", "", "x = 4"),
+        ("Find x", "x\u00b2 - 4 = 0", "x = 3"),
+    ],
+    "invalid_format": [
+        ("Give the colours as JSON", "", "{'red': 1}"),
+        ("Give it as a CSV file", "", "a,b\n1,2,3"),
+        ("Give the data in XML format", "", "<a><b></a>"),
+        ("Say it", "", "Here:\n```yaml\na: [1\n```"),
+    ],
+    "invalid_python": [
+        ("Add two numbers", "", "def add(a, b):\nreturn a + b"),
+        ("Add two numbers", "", "```python\nprint(1\n```"),
+    ],
+    "failing_python": [("Divide", "", "```python\nprint(1 / 0)\n```")],
+    "wrong_label": [("Classify the word as noun or verb.", "run", "Adjective")],
 }
-RIGHT: dict[str, list[tuple[str, str, str]]] = {
-    "ai_boilerplate": [
-        ("Explain what a language model says of itself", "", "As an AI language model, it says"),
-        ("Name a profession", "", "He works as an aide, as an AIDS researcher."),
+RIGHT: dict[str, list[Text]] = {
+    "impossible_task": [("Explain how to design a logo", "", "Begin with a circle.")],
+    "missing_input": [
+        ("Find the verb in the following sentence: I run.", "", "run"),
+        ("Find the verb in the following sentence.", "I run.", "run"),
+    ],
+    "unseen_source": [
+        ("Name the domain of this URL", "https://news.test.org/a/1", "test.org"),
+        ("Summarize it", "Rain fell on the old town all day (https://news.test.org/a/1).", "Rain."),
     ],
     "no_input": [("Is this a word?", "none of it", "No"), ("Name a colour", "", "Red")],
-    "no_output": [("Which are prime: 4, 6?", "", "None"), ("Expand it", "", "Not applicable here")],
+    "input_repeated": [
+        ("Is this red?", "red", "Yes"),
+        ("Edit the sentence", "She go.", "She goes."),
+    ],
+    "no_output": [("Which are prime: 4, 6?", "", "None"), ("Say it", "", "Not applicable here")],
+    "refusal": [
+        ("Explain what a language model says of itself", "", "As an AI language model, it says"),
+        ("Name a profession", "", "He works as an aide, as an AIDS researcher."),
+        ("Write an apology to a customer", "", "I'm sorry, I can't find your order."),
+    ],
+    "merged_record": [
+        ("Write an input and output for this task", "", "Instruction: add\nInput: 1\nOutput: 2"),
+        ("Explain headings", "", "## Headings\nThey order a text."),
+    ],
+    "unfinished": [
+        ("Which word is it?", "", "the"),
+        ("Name trees", "", "1. Oak\n2. Ash\n3. Elm"),
+        ("Write a letter", "", "It was good to see you. Come again soon.\n\nYours,\nAnn"),
+        ("Write code", "", "```python\nprint(1)\n```"),
+    ],
     "repetition": [
         ("Name numbers", "", ", ".join(map(str, range(300)))),
         ("Write a refrain", "", "la la la, sing with me, la la la"),
         ("Make a table", "", "| a | b |\n" + "|   |   |\n" * 12),
     ],
-}  # fmt: skip
+    "placeholder": [
+        ("Write a template of a letter", "", "Dear [Name], come soon."),
+        ("Link to it", "", "See [the page](https://example.com) and [1]."),
+    ],
+    "invented_link": [
+        ("What is at https://test-news.org?", "", "News, such as https://test-news.org/2020/05/"),
+        ("Name a search engine", "", "https://www.google.com/"),
+    ],
+    "invented_citation": [
+        ("Cite Smith et al. (2019) on tea", "", "Tea is good (Smith et al., 2019).")
+    ],
+    "stray_characters": [
+        ("Print two lines", "", 'print("a\\nb")'),
+        ("Name a colour", "", "Red\n\tBlue \U0001f600 \u00e9"),
+        ("Write TeX", "", "$\\nu \\times 2$"),
+    ],
+    "toxic_words": [("Name a town", "", "Scunthorpe")],
+    "personal_data": [("Who wrote it?", "", "Write to info@example.com or call 555-0100")],
+    "other_language": [
+        (
+            "Name three good reasons to sleep early",
+            "",
+            "Sleep makes people rested and glad all day.",
+        ),
+        (
+            "Translate: I go to bed early",
+            "",
+            "Ich gehe immer sehr fr\u00fch ins Bett, weil ich m\u00fcde bin.",
+        ),
+    ],
+    "wrong_arithmetic": [
+        ("How many apples?", "", "48/2 = <<48/2=24>>24, and 10 / 3 = 3.33, so 2x + 3 = 7"),
+        ("How much?", "", "$1,200 * 20% = $240; 50 + 10% = 55; pages 10-15 = 6"),
+        ("Is 2 + 2 = 5 right?", "", "2 + 2 = 5 is wrong."),
+        ("Calculate 8*(2+3)", "", "The result is forty, which is 40."),
+        ("Write a program to calculate 2+3", "", "print(2+3)"),
+        ("Convert 5 miles to km", "", "About 8.05 km"),
+    ],
+    "wrong_solution": [
+        ("Solve for x: 2x + 3 = 9", "", "2x = 6, so x = 3"),
+        ("Solve 3x = 1", "", "x = 0.33"),
+        ("Solve x + y = 3", "", "x = 1"),
+    ],
+    "invalid_format": [
+        ("Give the colours as JSON", "", '{"red": 1}'),
+        ("Give the colours as JSON", "", "I would rather not."),
+        ("Give it as a CSV file", "", 'a,b\n"1,5",2'),
+        ("Explain JSON format", "", "{ begins an object"),
+    ],
+    "invalid_python": [
+        ("Add two numbers", "", "def add(a, b):\n    return a + b\n\nOutput: 3"),
+        ("Import a list", "", "import java.util.List;"),
+    ],
+    "failing_python": [
+        ("Greet", "", "```python\nname = input()\nprint(name)\n```"),
+        ("Load", "", "```python\nimport no_such_package\n```"),
+    ],
+    "wrong_label": [
+        ("Classify the word as noun or verb.", "run", "It is a verb."),
+        ("Classify it as positive or negative sentiment", "I like it", "Positive."),
+    ],
+}
 
 
-def found(rule: str, record: tuple[str, str, str]) -> str:
+def found(rule: str, record: Text) -> str:
     return RULES[rule](View(*record))
 
 
 def test_every_rule_has_its_records() -> None:
     """No rule without a record that it finds and one that it leaves alone."""
-    assert set(FOUND) == set(RIGHT) == set(REASONS) == set(RulesConfig().actions)
+    assert set(FOUND) == set(RIGHT) == set(REASONS)
+    assert list(RulesConfig().actions) == list(RULE_REASONS)
+    assert list(CorrectnessConfig().actions) == list(CORRECTNESS_REASONS)
 
 
 @pytest.mark.parametrize(
     ("rule", "record"), [(rule, record) for rule, records in FOUND.items() for record in records]
 )
-def test_a_rule_finds_its_fault(rule: str, record: tuple[str, str, str]) -> None:
+def test_a_rule_finds_its_fault(rule: str, record: Text) -> None:
     """The finding is one line of words."""
     detail = found(rule, record)
     assert detail
@@ -76,12 +256,12 @@ def test_a_rule_finds_its_fault(rule: str, record: tuple[str, str, str]) -> None
 @pytest.mark.parametrize(
     ("rule", "record"), [(rule, record) for rule, records in RIGHT.items() for record in records]
 )
-def test_a_rule_leaves_right_records_alone(rule: str, record: tuple[str, str, str]) -> None:
+def test_a_rule_leaves_right_records_alone(rule: str, record: Text) -> None:
     """What only looks like the fault is no finding."""
     assert found(rule, record) == ""
 
 
-def candidate(record: tuple[str, str, str], id: str = "c") -> Candidate:
+def candidate(record: Text, id: str = "c") -> Candidate:
     instruction, input, output = record
     return Candidate(
         id=id, slot=0, index=0, strategy="", instruction=instruction, input=input, output=output
@@ -89,8 +269,10 @@ def candidate(record: tuple[str, str, str], id: str = "c") -> Candidate:
 
 
 def judge(**rules: str) -> Judge:
-    actions = dict.fromkeys(REASONS, "off") | rules
-    return Judge(build_filters(FiltersConfig.model_validate({"rules": actions})))
+    actions = dict.fromkeys(RULE_REASONS, "off") | rules
+    checks = dict.fromkeys(CORRECTNESS_REASONS, "off")
+    config = {"rules": actions, "correctness": checks}
+    return Judge(build_filters(FiltersConfig.model_validate(config)))
 
 
 def test_an_action_rejects_flags_or_does_nothing() -> None:

@@ -1,8 +1,9 @@
 """The filters of a recipe, and the judge that asks them in order.
 
 The order is part of what a reason means: the first filter that rejects gives it. Shape of the
-instruction, wording, copies of the prompt, output, rules, conflicts, novelty, near-duplicates: from
-what one candidate shows by itself to what it is next to everything kept, and from cheap to dear.
+instruction, wording, copies of the prompt, output, rules, correctness, conflicts, novelty,
+near-duplicates: from what one candidate shows by itself to what it is next to everything kept, and
+from cheap to dear.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def build_filters(config: FiltersConfig) -> list[Filter]:
         filters.append(copied.Copied(rouge.threshold, rouge.field, rouge.tokenizer))
     filters.append(shape.OutputShape())
     filters.append(rules.build_rules(config.rules))
+    filters.append(rules.build_correctness(config.correctness))
     if config.conflicting:
         filters.append(conflicting.Conflicting())
     if rouge.enabled:

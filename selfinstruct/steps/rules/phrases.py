@@ -18,9 +18,19 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from selfinstruct.steps.filters.rules_file import Form, Place, StrictRules, load_file
-from selfinstruct.steps.rules.view import Part, Rule, View, fold, quoted
+from selfinstruct.steps.rules.view import PARTS, Part, Rule, View, fold, quoted
 
-PhraseRuleName = Literal["ai_boilerplate", "no_input", "no_output"]
+PhraseRuleName = Literal[
+    "impossible_task",
+    "missing_input",
+    "unseen_source",
+    "no_input",
+    "no_output",
+    "refusal",
+    "placeholder",
+    "unfinished",
+    "toxic_words",
+]
 NAMES: tuple[str, ...] = get_args(PhraseRuleName)
 Text = Annotated[str, Field(strict=True, pattern=r"\S")]
 
@@ -30,8 +40,8 @@ class PhraseRule(StrictRules):
 
     rule: PhraseRuleName
     """The rule they belong to; several entries may belong to one."""
-    part: Part
-    """Where to look: `instruction`, `input` or `output`."""
+    part: Part | Literal["any"]
+    """Where to look: `instruction`, `input`, `output`, or `any` of them."""
     place: Literal["anywhere", "start", "end", "whole"] = "anywhere"
     """`whole`: the part is nothing but the phrase and punctuation around it."""
     words: list[Text] = Field(min_length=1)
@@ -69,12 +79,12 @@ def phrase_rule(entries: list[PhraseRule]) -> Rule:
 
     def look(view: View) -> str:
         for entry, find, excuse in finders:
-            found = find(view.folded[entry.part])
-            if found and not (
-                entry.unless
-                and (excuse(view.folded["instruction"]) or excuse(view.folded["input"]))
-            ):
-                return f"{quoted(found)} in the {entry.part}"
+            for part in PARTS if entry.part == "any" else (entry.part,):
+                found = find(view.folded[part])
+                if found and not (
+                    excuse(view.folded["instruction"]) or excuse(view.folded["input"])
+                ):
+                    return f"{quoted(found)} in the {part}"
         return ""
 
     return look
@@ -96,17 +106,15 @@ def _finder(entry: PhraseRule) -> Callable[[str], str]:
         return lambda text: bare.get(_bare(text), "") if len(text) <= longest else ""
 
     def find(text: str) -> str:
+        whole, bare = text, text.lstrip(_EDGES) if entry.place == "start" else text
         for phrase in phrases:
-            at = text.find(phrase) if entry.place != "end" else text.rfind(phrase)
+            text = whole if phrase[0] in _EDGES else bare
+            at = _first(text, phrase, entry.place)
             while at >= 0:
                 end = at + len(phrase)
-                if _placed(text, at, end, entry.place) and (
-                    entry.within_words or _alone(text, phrase, at, end)
-                ):
+                if entry.within_words or _alone(text, phrase, at, end):
                     return phrase
-                if entry.place != "anywhere":
-                    break
-                at = text.find(phrase, at + 1)
+                at = text.find(phrase, at + 1) if entry.place == "anywhere" else -1
         return ""
 
     return find
@@ -119,12 +127,13 @@ def _bare(text: str) -> str:
     return text.strip(_EDGES).replace(" ", "")
 
 
-def _placed(text: str, at: int, end: int, place: str) -> bool:
+def _first(text: str, phrase: str, place: str) -> int:
+    """Where the phrase stands first at its place, or -1. An end is one without punctuation."""
     if place == "start":
-        return not text[:at].strip(_EDGES) if at < 20 else False
+        return 0 if text.startswith(phrase) else -1
     if place == "end":
-        return not text[end:].strip(_EDGES) if end > len(text) - 20 else False
-    return True
+        return len(text) - len(phrase) if text.endswith(phrase) else -1
+    return text.find(phrase)
 
 
 def _alone(text: str, phrase: str, at: int, end: int) -> bool:

@@ -1,0 +1,1 @@
+"""Checks of outputs that can be checked: sums, equations, formats, code, labels."""
