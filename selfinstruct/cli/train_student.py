@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib.util
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +16,7 @@ from selfinstruct.cli.common import (
     run_argument,
     set_option,
 )
+from selfinstruct.core.errors import UserError
 
 if TYPE_CHECKING:
     from selfinstruct.api import Run
@@ -22,28 +26,84 @@ if TYPE_CHECKING:
 @run_argument
 @set_option
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and train nothing.")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    help="Processes that share the work on this machine (or each node) [one a GPU].",
+)
+@click.option(
+    "--launch",
+    type=click.Choice(["torchrun", "accelerate", "slurm"]),
+    help="Write the launch files into RUN and print the command that starts it.",
+)
+@click.option(
+    "--sharding",
+    type=click.Choice(["ddp", "fsdp", "zero3"]),
+    default="ddp",
+    show_default=True,
+    help="What processes split: the batch, or the model too (FSDP2, DeepSpeed ZeRO-3).",
+)
+@click.option("--nodes", type=click.IntRange(min=1), default=1, help="Machines, for slurm.")
+@click.option("--go", is_flag=True, help="With --launch: start it too.")
 @force_option
 @json_option
 def command(
-    run: str, overrides: tuple[str, ...], only_plan: bool, force: bool, as_json: bool
+    run: str,
+    overrides: tuple[str, ...],
+    only_plan: bool,
+    processes: int | None,
+    launch: str | None,
+    force: bool,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Fine-tune the student of the run in folder RUN on its dataset.
 
-    Stopped at any moment, the same command continues from the last complete checkpoint.
+    Stopped at any moment, the same command continues from the last complete checkpoint. On several
+    GPUs it starts a process for each, as torchrun does.
     """
     from selfinstruct.api import Run
+    from selfinstruct.steps.training.plan import process_count
 
+    _check(only_plan, launch, **how)
     opened = Run(run)
+    if process_count() > 1:  # one of several, started by a launcher; the dataset is written
+        _train(opened, force, as_json)
+        return
     opened.configure(*overrides)
     opened.write_dataset()
-    if only_plan:
-        _plan(opened, as_json)
+    processes = processes or _processes(opened)
+    if launch is not None:
+        _launch(opened, launch, processes, **how)
+    elif only_plan:
+        _plan(opened, processes, how["sharding"] != "ddp", as_json)
+    elif processes > 1:
+        _start(opened, processes, force, as_json)
     else:
         _train(opened, force, as_json)
 
 
-def _plan(run: Run, as_json: bool) -> None:
-    plan = run.plan_student()
+def _check(only_plan: bool, launch: str | None, sharding: str, nodes: int, go: bool) -> None:
+    """Raises `UserError` for options that would be ignored."""
+    if launch is not None and only_plan:
+        raise UserError("--plan and --launch are two questions: give one of them")
+    if launch is None and (go or nodes > 1 or (sharding != "ddp" and not only_plan)):
+        raise UserError(
+            "--go, --nodes and --sharding go with --launch torchrun, accelerate or slurm"
+        )
+
+
+def _processes(run: Run) -> int:
+    from selfinstruct.steps.processes import gpus_to_use
+    from selfinstruct.steps.training.runtime import check_packages
+
+    check_packages("training a student")
+    student = run.recipe.student
+    return 1 if student is None else gpus_to_use(student.batch_size, student.device)
+
+
+def _plan(run: Run, processes: int, sharded: bool, as_json: bool) -> None:
+    plan = run.plan_student(processes=processes, sharded=sharded)
     if as_json:
         import msgspec
 
@@ -55,9 +115,47 @@ def _plan(run: Run, as_json: bool) -> None:
     print_plan(plan, run.recipe.student.base)
 
 
+def _launch(run: Run, launcher: Any, processes: int, sharding: Any, nodes: int, go: bool) -> None:
+    from selfinstruct.steps.launch import plan_launch
+
+    launch = plan_launch(
+        launcher, run.folder.path, sharding=sharding, processes=processes, nodes=nodes
+    )
+    for name, text in launch.files.items():
+        path = run.folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        click.echo(f"wrote {path}", err=True)
+    click.echo(launch.line)
+    if go:
+        if sharding == "zero3" and importlib.util.find_spec("deepspeed") is None:
+            raise UserError(
+                "--sharding zero3 needs DeepSpeed, which is not here: pip install deepspeed"
+            )
+        try:
+            raise SystemExit(subprocess.run(launch.command, check=False).returncode)
+        except FileNotFoundError:
+            raise UserError(f"{launch.command[0]} is not on this machine") from None
+
+
+def _start(run: Run, processes: int, force: bool, as_json: bool) -> None:
+    """Train in several processes of this machine."""
+    from selfinstruct.steps.launch import train_command
+    from selfinstruct.steps.processes import run_processes
+
+    options = [*(["--force"] if force else []), *(["--json"] if as_json else [])]
+    code = run_processes([*train_command(run.folder.path), *options], processes)
+    if code:
+        sys.exit(code)
+
+
 def _train(run: Run, force: bool, as_json: bool) -> None:
     from selfinstruct.cli.training_panel import training_panel
+    from selfinstruct.steps.training.plan import is_main_process
 
+    if not is_main_process():  # the first process speaks for all
+        run.train_student(force=force)
+        return
     if as_json:
         run.train_student(force=force)
         print_json(run.folder.read_json(run.folder.student / "training.json"))

@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,7 +34,7 @@ from selfinstruct.steps.planning.room import find_room, is_sharded
 from selfinstruct.steps.planning.speed import CALIBRATION_SECONDS
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.swap import replacing
-from selfinstruct.steps.training.adapters import add_adapter
+from selfinstruct.steps.training.adapters import add_adapter, load_adapter
 from selfinstruct.steps.training.base import Base, find_base, same_model
 from selfinstruct.steps.training.card import StudentFacts, student_card
 from selfinstruct.steps.training.checkpoints import Clock, read_clock, remove_torn
@@ -248,7 +249,8 @@ class _Training:
         settings = self.recipe.evaluate
         rows = read_split(self.folder.dataset, "test")
         rows = [rows[at] for at in spread(len(rows), settings.max_records)]
-        asked = [rows[at] for at in spread(len(rows), settings.samples)]
+        # Generating would gather a split model's weights anew for each token.
+        asked = [] if is_sharded() else [rows[at] for at in spread(len(rows), settings.samples)]
         return HeldOut(
             every=self.config.eval_steps,
             patience=self.config.early_stopping_patience,
@@ -305,9 +307,20 @@ class _Training:
             build=SUPERVISED["encoder-decoder" if self.form.encoder else "causal"],
             aside=aside,
         )
+        if fitted.saved is not None and is_main_process():
+            model = self._whole(fitted.saved)
         merged_dtype = self._export(model, examples) if is_main_process() else None
         assert aside.outlook is not None  # noqa: S101 (every training has its plan)
         return self._summary(examples, fitted, aside.outlook, merged_dtype, clock())
+
+    def _whole(self, saved: Path) -> Any:
+        """The trained model, of which each process had a part, loaded on the processor."""
+        full = self.config.method == "full"
+        source = saved if full else self.base.folder
+        model = load_model(
+            source, self.base.name, device="cpu", dtype=weight_dtype("cpu", trained=full)
+        )
+        return model if full else load_adapter(model, saved)
 
     def _export(self, model: Any, examples: Examples) -> str | None:
         """Write adapter and merged model; the dtype of the latter, or None where there is none."""

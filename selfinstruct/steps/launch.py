@@ -46,7 +46,6 @@ def plan_launch(
     sharding: Sharding = "ddp",
     processes: int,
     nodes: int = 1,
-    hours: float | None = None,
     python: str = sys.executable,
 ) -> Launch:
     """How to train the run in folder `run`.
@@ -57,7 +56,6 @@ def plan_launch(
         sharding: what the processes share.
         processes: processes on each node, one a GPU.
         nodes: machines.
-        hours: the plan's, for Slurm's time limit; none is written where it is None.
         python: the interpreter, the same on all nodes.
 
     Raises `UserError` for a combination that there is no command for.
@@ -72,7 +70,7 @@ def plan_launch(
     plain = sharding == "ddp" and launcher != "accelerate"
     files = {} if plain else _configs(run, sharding, processes, nodes)
     if launcher == "slurm":
-        script = _sbatch(run, sharding, processes, nodes, hours, python)
+        script = _sbatch(run, sharding, processes, nodes, python)
         files[f"{FOLDER}/train.sbatch"] = script
         return Launch(files, ["sbatch", str(run / FOLDER / "train.sbatch")])
     return Launch(files, _start(launcher, run, sharding, processes, python))
@@ -172,7 +170,6 @@ def _sbatch(
     sharding: Sharding,
     processes: int,
     nodes: int,
-    hours: float | None,
     python: str,
 ) -> str:
     folder = shlex.quote(str(run.absolute()))
@@ -192,14 +189,12 @@ def _sbatch(
             f" --main_process_port {PORT} -m {work}"
         )
         start = f"bash -c {shlex.quote(inner)}"
-    limit = f"#SBATCH --time={_limit(hours)}\n" if hours is not None else ""
     return (
         "#!/bin/bash\n"
         f"#SBATCH --job-name={run.name}\n"
         f"#SBATCH --nodes={nodes}\n"
         "#SBATCH --ntasks-per-node=1\n"
         f"#SBATCH --gpus-per-node={processes}\n"
-        f"{limit}"
         "# Stopped by the time limit or by preemption, the job is put back and continues.\n"
         "#SBATCH --requeue\n"
         f"#SBATCH --output={folder}/{FOLDER}/slurm-%j.log\n"
@@ -207,9 +202,3 @@ def _sbatch(
         'export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
         f"srun {start}\n"
     )
-
-
-def _limit(hours: float) -> str:
-    """Slurm's time limit: the plan and a half, for loading, saving and what the plan got wrong."""
-    minutes = int(hours * 60 * 1.5) + 30
-    return f"{minutes // 60:02}:{minutes % 60:02}:00"

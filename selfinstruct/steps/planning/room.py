@@ -13,19 +13,21 @@ from selfinstruct.steps.planning.outlook import Room
 def find_room(device: str, processes: int, *, sharded: bool = False) -> Room:
     """The room of each of `processes` on `device` ("cuda", "mps" or "cpu").
 
-    A processor's memory is shared out among the processes; GPUs are one each, and the smallest of
-    those used decides.
+    A processor's memory is shared out among the processes on this machine; GPUs are one each, and
+    the smallest of those used decides. Other machines are taken to be like this one.
     """
     import torch
 
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+
     kind: Device = "cuda" if device == "cuda" else "mps" if device == "mps" else "cpu"
     if kind == "cuda":
-        used = range(min(processes, torch.cuda.device_count()))
+        used = range(min(local, torch.cuda.device_count()))
         found = [torch.cuda.get_device_properties(at) for at in used]
         least = min(found, key=lambda one: one.total_memory)
         size, name = int(least.total_memory), str(least.name)
     else:
-        size, name = machine.memory()[0] // processes, ""
+        size, name = machine.memory()[0] // local, ""
     return Room(device=kind, memory=size, name=name, processes=processes, sharded=sharded)
 
 

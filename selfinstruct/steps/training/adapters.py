@@ -6,6 +6,7 @@ Kalajdzievski 2023, weight-decomposed updates (DoRA) Liu et al. 2024; PEFT imple
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from selfinstruct.core.errors import RecipeError
@@ -39,6 +40,13 @@ def add_adapter(model: Any, plan: Plan) -> Any:
     )
     set_seed(plan.seed)
     return get_peft_model(model, config)
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """`model` with the adapter in `folder` around it."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, folder)
 
 
 def check_modules(model: Any, plan: Plan) -> None:

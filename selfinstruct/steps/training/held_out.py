@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from selfinstruct.steps.planning.room import is_sharded
 from selfinstruct.steps.training.measures import greedy, mean_loss
 from selfinstruct.steps.training.plan import process_count
 
@@ -67,11 +68,11 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
         return Measured(step, loss, samples)
 
     def _loss(self, model: Any, pad: int) -> float:
-        """Mean loss over all examples; several processes share them out."""
+        """Mean loss over all examples; processes that each hold the whole model share them out."""
         import torch
 
         processes = process_count()
-        if processes == 1:
+        if processes == 1 or is_sharded():
             return mean_loss(model, self.examples, pad_id=pad)
         import torch.distributed as dist
 

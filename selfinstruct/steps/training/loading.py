@@ -34,13 +34,15 @@ def load_model(folder: Path, name: str, *, device: str, dtype: Any, quantized: b
     Raises `UserError` for an unknown architecture, or weights that are missing: transformers would
     fill those with random numbers and only warn. `MissingDependency` without bitsandbytes.
     """
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
     if device == "cuda":
         options["attn_implementation"] = "sdpa"
     if quantized:
-        options |= {"quantization_config": four_bits(dtype), "device_map": {"": device}}
+        place = torch.cuda.current_device() if device == "cuda" else device
+        options |= {"quantization_config": four_bits(dtype), "device_map": {"": place}}
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

@@ -95,3 +95,11 @@ def process_count() -> int:
 def is_main_process() -> bool:
     """Whether this process writes the results."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def wait_for_all() -> None:
+    """Return when every process that trains has come here; the trainer must have been made."""
+    if process_count() > 1:
+        import torch.distributed as dist
+
+        dist.barrier()

@@ -88,6 +88,8 @@ def choose_device(wanted: str) -> str:
     """
     import torch
 
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # each process has its own GPU
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return next((name for name, found in there.items() if found), "cpu")

@@ -17,6 +17,7 @@ import msgspec
 from selfinstruct.core.errors import UserError
 from selfinstruct.steps.planning.energy import Meter
 from selfinstruct.steps.planning.outlook import Outlook, micro_batches
+from selfinstruct.steps.planning.room import is_sharded
 from selfinstruct.steps.training import seq2seq, sft
 from selfinstruct.steps.training.adapters import trainable
 from selfinstruct.steps.training.checkpoints import last_complete
@@ -29,6 +30,7 @@ from selfinstruct.steps.training.plan import (
     arrange,
     process_count,
     step_count,
+    wait_for_all,
 )
 from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.runtime import peak_memory, reset_peak
@@ -39,6 +41,7 @@ from selfinstruct.steps.training.watch import Watch, measurements, step_logs, ti
 SUPERVISED: dict[str, Build] = {"causal": sft.build, "encoder-decoder": seq2seq.build}
 # Above this many parameters activations are recomputed: slower, but they then fit.
 RECOMPUTE_ABOVE = 10**9
+WHOLE = "whole"  # among the checkpoints: the weights of a training that split them
 
 
 class Fitted(msgspec.Struct, frozen=True):
@@ -47,7 +50,8 @@ class Fitted(msgspec.Struct, frozen=True):
     `examples_seen` counts repetitions, `useful_tokens` those with loss, `padded_tokens` the
     positions computed. `held_out` has the measurements; the weights are those of the best, which
     was made at `best_step` (None where nothing was measured: they are then the last). `kwh` and
-    `seconds` are over all sessions, `peak_bytes` is of this one.
+    `seconds` are over all sessions, `peak_bytes` is of this one. `saved` is where the
+    weights were put together, where processes had split them.
     """
 
     losses: list[StepLog]
@@ -64,6 +68,7 @@ class Fitted(msgspec.Struct, frozen=True):
     held_out: list[Measured]
     best_step: int | None
     notes: list[str]
+    saved: Path | None = None
 
 
 class Aside(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +156,7 @@ def fit(
         with _logs_in(checkpoints.parent / "logs"):
             trainer = build(setup)
         halving.attach(trainer)
+        wait_for_all()  # the first process has then removed what is not to be continued
         reset_peak(plan.device)
         _train(trainer, last_complete(checkpoints, fingerprint), plan)
         kwh = watch.energy()
@@ -160,6 +166,7 @@ def fit(
     seconds, corrected = timing(history, watch)
     done = min(len(order), len(losses) * plan.batch_size)
     trainer.model.eval()
+    saved = _gather(trainer, checkpoints / WHOLE) if is_sharded() else None
     return trainer.model, Fitted(
         losses=losses,
         trainable_params=trained,
@@ -175,6 +182,7 @@ def fit(
         held_out=measured,
         best_step=best,
         notes=halving.notes,
+        saved=saved,
     )
 
 
@@ -205,6 +213,15 @@ def _keep_best(trainer: Any, checkpoints: Path, measured: list[Measured]) -> int
         trainer.state.best_model_checkpoint = str(checkpoints / f"checkpoint-{best.step}")
         trainer._load_best_model()
     return best.step
+
+
+def _gather(trainer: Any, folder: Path) -> Path:
+    """Put the weights that the processes split together in `folder`; all of them take part."""
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(folder))
+    wait_for_all()
+    return folder
 
 
 def _added(before: float | None, now: float | None) -> float | None:

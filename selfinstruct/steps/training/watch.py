@@ -15,7 +15,13 @@ from selfinstruct.steps.planning.outlook import Outlook
 from selfinstruct.steps.training.checkpoints import mark_complete, write_clock
 from selfinstruct.steps.training.halving import Halving
 from selfinstruct.steps.training.held_out import HeldOut, Measured, best_of, is_over
-from selfinstruct.steps.training.plan import Plan, StepLog, is_main_process, process_count
+from selfinstruct.steps.training.plan import (
+    Plan,
+    StepLog,
+    is_main_process,
+    process_count,
+    wait_for_all,
+)
 from selfinstruct.steps.training.progress import (
     LossGuard,
     OnProgress,
@@ -96,6 +102,7 @@ def watcher(watch: Watch) -> Any:
                     watch.on_progress(_progress(watch, state.log_history))
 
         def on_save(self, _: Any, state: Any, __: Any, **___: Any) -> None:
+            wait_for_all()  # each process writes files of its own, which the mark must list
             if is_main_process():
                 folder = watch.checkpoints / f"checkpoint-{state.global_step}"
                 mark_complete(folder, watch.fingerprint)
