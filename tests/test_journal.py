@@ -7,11 +7,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from selfinstruct.core.errors import LedgerError
+from selfinstruct.engine import journal as journal_module
 from selfinstruct.engine.journal import Journal, connect
 
 
@@ -54,6 +56,33 @@ async def test_many_writers_share_commits(database: Path) -> None:
         *(journal.write(("INSERT INTO t VALUES (?, ?)", (n, str(n)))) for n in range(200))
     )
     assert [n for n, _ in rows(database)] == list(range(200))
+    journal.close()
+
+
+async def test_a_slow_disk_does_not_hold_up_the_event_loop(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a commit takes long, the loop goes on; what comes meanwhile shares the next one."""
+    commits: list[int] = []
+    commit = journal_module._commit
+
+    def slow(connection: sqlite3.Connection, units: list[journal_module._Unit]) -> None:
+        commits.append(len(units))
+        time.sleep(0.3)
+        commit(connection, units)
+
+    monkeypatch.setattr(journal_module, "_commit", slow)
+    journal = Journal(database)
+    writes = []
+    turns = 0
+    for n in range(40):
+        writes.append(asyncio.create_task(journal.write((f"INSERT INTO t VALUES ({n}, '')", ()))))
+        await asyncio.sleep(0.005)
+        turns += not writes[0].done()
+    assert turns == 40  # none of them waited for the first commit
+    await asyncio.gather(*writes)
+    assert len(commits) < 5
+    assert sum(commits) == len(rows(database)) == 40
     journal.close()
 
 

@@ -88,3 +88,24 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, says: str) -> None:
 def test_the_shipped_prompts_are_valid(path: str, places: frozenset[str]) -> None:
     """Every shipped prompt has exactly the places its strategy fills."""
     assert load_prompt(path, places).places == places
+
+
+PLACES = {
+    alpaca.PROMPT: alpaca.PLACES,
+    self_instruct.PROMPT: self_instruct.PLACES,
+    self_instruct.ANSWER_PROMPT: self_instruct.ANSWER_PLACES,
+    json_task.PROMPT: json_task.PLACES,
+}
+
+
+@pytest.mark.parametrize("path", PLACES)
+def test_the_stable_part_comes_first(path: str) -> None:
+    """Providers cache beginnings: what is the same for all calls goes before what changes."""
+    prompt = load_prompt(path, PLACES[path])
+    one, other = (
+        "\n".join(m.content for m in prompt.render(**dict.fromkeys(PLACES[path], value)))
+        for value in ("\x01", "\x02")
+    )
+    first, last = one.index("\x01"), one.rindex("\x01")
+    assert one[:first] == other[:first]
+    assert first > len(one[last:])

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+import selfinstruct
+from selfinstruct.core.types import Request
+from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.steering import Course, MarginalPrice, SlotYield, Steering
+from selfinstruct.testing.fake_server import Running
+from tests.runs import digest, recipe
 
 NAMES = ["alpaca", "json"]
 SEEDS = [f"s{n}" for n in range(10)]
@@ -92,3 +100,38 @@ def test_the_marginal_price() -> None:
     free = MarginalPrice(limit=None, span=1)
     free.observe(SlotYield("json", 1, 0, 0, ()))
     assert (free.price, free.too_dear) == (0.0, False)
+
+
+def requests_of(run: selfinstruct.Run) -> dict[int, Request]:
+    """The run's writing requests by slot."""
+    with Ledger.read(run.folder.db_path) as ledger:
+        ids = ledger.db.execute("SELECT id FROM requests WHERE slot >= 0 AND step = 0").fetchall()
+        found = [ledger.request(row[0]) for row in ids]
+    return {request.slot: request for request in found if request is not None}
+
+
+def test_a_run_that_wears_out_its_seeds_asks_otherwise(
+    tmp_path: Path, start_fake_server: Callable[..., Running]
+) -> None:
+    """Later slots are warmer and shown machine examples, the same ones at any concurrency."""
+    runs = []
+    for concurrency in (2, 24):
+        server = start_fake_server(latency_ms=2, sigma=1.0)
+        settings = recipe(tmp_path, server.url, concurrency=concurrency, target=150, window=32)
+        settings["generate"]["strategies"] = [
+            {"kind": "json", "examples": 2},
+            {"kind": "alpaca", "tasks_per_request": 5, "examples": 2},
+        ]
+        settings["filters"] = {"rouge": {"threshold": 0.4}}  # so that little is new
+        run = selfinstruct.Run.from_recipe(settings, output=tmp_path / f"run-{concurrency}")
+        run.generate()
+        runs.append(run)
+    assert digest(runs[0]) == digest(runs[1])
+    first, second = map(requests_of, runs)
+    both = first.keys() & second.keys()
+    assert {slot: first[slot].id for slot in both} == {slot: second[slot].id for slot in both}
+    early, late = first[0], first[max(both)]
+    assert (late.sampling.temperature or 0) > (early.sampling.temperature or 0)
+    seeds = {seed.id for seed in runs[0].seeds()}
+    assert all(parent in seeds for parent in early.parents)
+    assert any(parent not in seeds for n in both if n > 160 for parent in first[n].parents)
