@@ -21,7 +21,7 @@ from selfinstruct.core.errors import FolderError, Interrupted, RecipeError, User
 from selfinstruct.core.money import from_dollars
 from selfinstruct.core.recipe import Recipe, SelectConfig
 from selfinstruct.core.types import Candidate, SeedTask
-from selfinstruct.engine.accounts import spent
+from selfinstruct.engine.accounts import spent_at_most
 from selfinstruct.engine.budget import Budget
 from selfinstruct.engine.folder import RunFolder, write_atomically
 from selfinstruct.engine.judge_calls import STAGE, JudgeCalls
@@ -248,7 +248,7 @@ class _Work:
             private=[s.path for s in recipe.seeds if s.private and not s.allow_remote],
         )
         cap = recipe.generate.max_cost
-        budget = Budget(None if cap is None else from_dollars(cap), spent(ledger))
+        budget = Budget(None if cap is None else from_dollars(cap), spent_at_most(ledger))
         calls = JudgeCalls(ledger, budget, routes, teacher, judge)
         self._on_stop(calls.stop)
         try:
