@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
+from selfinstruct.steps.filters.compiled_rouge import RougeJoin
 from selfinstruct.steps.filters.novelty import (
     MAX_CHARACTERS,
     NOT_NOVEL,
@@ -26,6 +27,7 @@ SCORER = RougeScorer(["rougeL"])
 # Few words, so that texts overlap and repeat; some without any word for the alpaca tokenizer.
 WORD = st.sampled_from(["a", "b", "c", "d", "e", "é", "Я", "字", "-"])
 TEXT = st.lists(WORD, max_size=14).map(" ".join)
+both_indexes = pytest.mark.parametrize("make", [RougeIndex, RougeJoin])
 THRESHOLD = st.sampled_from([0.7, 0.5, 0.3, 0.05, 0.9, 1.0, 2 / 3])
 
 
@@ -74,17 +76,20 @@ def test_decides_as_rouge_score_does(texts: list[str], threshold: float, tokeniz
             pool.append(text)
 
 
+@both_indexes
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=150), min_size=1, max_size=8),
     st.data(),
 )
 def test_signatures_of_every_width_prune_nothing_that_is_near(
-    numbers: list[list[int]], data: st.DataObject
+    make: type[RougeIndex | RougeJoin], numbers: list[list[int]], data: st.DataObject
 ) -> None:
-    """Long texts live in tables with wider signatures; edited copies are found across tables."""
+    """Edited copies of texts of any length are found: in numpy's tables with wider signatures, and
+    in the compiled index by the masks of 64 words and by blocks of them.
+    """
     threshold = data.draw(THRESHOLD)
-    index = RougeIndex(threshold)
+    index = make(threshold)
     texts = [[f"w{number}" for number in row] for row in numbers]
     for text in texts:
         index.add(text)
@@ -101,8 +106,11 @@ def test_signatures_of_every_width_prune_nothing_that_is_near(
         assert near is None
 
 
+@both_indexes
 @pytest.mark.parametrize("total", range(2, 61))
-def test_the_boundary_is_rouge_scores_own_float(total: int) -> None:
+def test_the_boundary_is_rouge_scores_own_float(
+    total: int, make: type[RougeIndex | RougeJoin]
+) -> None:
     """Where F1 is 0.7 on paper, the side is that of rouge_score's float, for any two lengths."""
     for length in range(1, total):
         other = total - length
@@ -111,15 +119,18 @@ def test_the_boundary_is_rouge_scores_own_float(total: int) -> None:
             continue
         words = ["x"] * common + ["y"] * (length - common)
         others = ["x"] * common + ["z"] * (other - common)
-        index = RougeIndex(0.7)
+        index = make(0.7)
         index.add(others)
         score = SCORER.score(" ".join(words), " ".join(others))["rougeL"].fmeasure
         assert (index.nearest(words) is not None) == (score > 0.7)
         assert rouge_l(words, others) == score
 
 
+@both_indexes
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.9])
-def test_pairs_just_above_the_threshold_survive_the_pruning(threshold: float) -> None:
+def test_pairs_just_above_the_threshold_survive_the_pruning(
+    threshold: float, make: type[RougeIndex | RougeJoin]
+) -> None:
     """Of two texts without a repeated word, each common word too few or enough decides alone.
 
     Here the signatures say the most they can, so a bound too tight would lose a pair.
@@ -138,7 +149,7 @@ def test_pairs_just_above_the_threshold_survive_the_pruning(threshold: float) ->
                 continue
             for common, near in ((needed, True), (needed - 1, False)):
                 shared = [f"c{number}" for number in range(common)]
-                index = RougeIndex(threshold)
+                index = make(threshold)
                 index.add(shared + [f"a{number}" for number in range(length - common)])
                 words = shared + [f"b{number}" for number in range(other - common)]
                 assert (index.nearest(words) is not None) is near
@@ -225,9 +236,10 @@ def test_characters_past_the_cap_do_not_count() -> None:
         assert compared_text(item, field) == "x" * MAX_CHARACTERS  # type: ignore[arg-type]
 
 
-def test_words_past_the_cap_do_not_count() -> None:
+@both_indexes
+def test_words_past_the_cap_do_not_count(make: type[RougeIndex | RougeJoin]) -> None:
     """Only the first `MAX_WORDS` words are compared, so two long texts cost no minutes."""
-    index = RougeIndex(0.7)
+    index = make(0.7)
     begin = time.process_time()
     index.add(["same"] * MAX_WORDS + ["x"] * 400_000)
     near = index.nearest(["same"] * MAX_WORDS + ["y"] * 400_000)
@@ -236,9 +248,12 @@ def test_words_past_the_cap_do_not_count() -> None:
     assert time.process_time() - begin < 5
 
 
-def test_a_large_pool_is_searched_in_well_under_a_millisecond_or_so() -> None:
-    """Signatures leave few true comparisons: a thousand checks against 20,000 texts are quick."""
-    index = RougeIndex(0.7)
+@both_indexes
+def test_a_large_pool_is_searched_in_well_under_a_millisecond_or_so(
+    make: type[RougeIndex | RougeJoin],
+) -> None:
+    """Pruning leaves few true comparisons: a thousand checks against 20,000 texts are quick."""
+    index = make(0.7)
     state = 1
     texts = []
     for _ in range(21_000):

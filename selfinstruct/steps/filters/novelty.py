@@ -8,6 +8,7 @@ dropped blocks nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
@@ -22,6 +23,7 @@ NOT_NOVEL = "not_novel"
 REASONS = {NOT_NOVEL: "its words are too close to those of a seed or a kept record (ROUGE-L)"}
 
 MAX_CHARACTERS = 100_000  # of a text that are compared; `rouge_index` also limits its words
+ROWS_AT_ONCE = 8192  # texts that `novel_mask` holds as words
 
 Field = Literal["instruction", "instruction+input"]
 TokenizerName = Literal["unicode", "alpaca"]
@@ -52,17 +54,18 @@ class Novelty:
         tokenizer: TokenizerName = "unicode",
     ) -> None:
         # Here, as naming the reasons must not cost the import of numpy.
-        from selfinstruct.steps.filters.rouge_index import RougeIndex
+        from selfinstruct.steps.filters.rouge_pool import RougePool
 
         self._threshold = threshold
         self._field = field
-        self._words = TOKENIZERS[tokenizer]
-        self._index = RougeIndex(threshold)
+        self._tokenizer = TOKENIZERS[tokenizer]
+        self._pool = RougePool(threshold)
         self._item_ids: list[str] = []
+        self._last: tuple[str, list[str]] = ("", [])
 
     def check(self, candidate: Candidate) -> Verdict | None:
         """A verdict that names the nearest neighbour, the earliest of equals, and its F1."""
-        near = self._index.nearest(self._words(compared_text(candidate, self._field)))
+        near = self._pool.nearest(self._words(candidate))
         if near is None:
             return None
         neighbour = self._item_ids[near.position]
@@ -77,8 +80,15 @@ class Novelty:
 
     def add(self, item: Candidate | SeedTask) -> None:
         """Remember a seed task or a kept candidate."""
-        self._index.add(self._words(compared_text(item, self._field)))
+        self._pool.add(self._words(item))
         self._item_ids.append(item.id)
+
+    def _words(self, item: Candidate | SeedTask) -> list[str]:
+        """The words compared; those of the last text are kept, as `add` often follows `check`."""
+        text = compared_text(item, self._field)
+        if text != self._last[0]:
+            self._last = (text, self._tokenizer(text))
+        return self._last[1]
 
 
 class Decisions(NamedTuple):
@@ -105,19 +115,18 @@ def novel_mask(
     """
     import numpy as np
 
-    from selfinstruct.steps.filters.rouge_index import RougeIndex
+    from selfinstruct.steps.filters.rouge_pool import RougePool
 
-    index, words = RougeIndex(threshold), TOKENIZERS[tokenizer]
+    pool, words = RougePool(threshold), TOKENIZERS[tokenizer]
+    coming = iter(texts)
     kept: list[int] = []
     neighbours: list[int] = []
     scores: list[float] = []
-    for row, text in enumerate(texts):
-        own = words(text[:MAX_CHARACTERS])
-        near = index.nearest(own)
-        if near is None:
-            index.add(own)
-            kept.append(row)
-        neighbours.append(-1 if near is None else kept[near.position])
-        scores.append(0.0 if near is None else near.score)
+    while rows := [words(text[:MAX_CHARACTERS]) for text in islice(coming, ROWS_AT_ONCE)]:
+        for near in pool.decide(rows):
+            if near is None:
+                kept.append(len(neighbours))
+            neighbours.append(-1 if near is None else kept[near.position])
+            scores.append(0.0 if near is None else near.score)
     neighbour = np.array(neighbours, np.int64)
     return Decisions(neighbour < 0, neighbour, np.array(scores, np.float64))
