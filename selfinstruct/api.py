@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from selfinstruct.stages.evaluate import EvaluationSummary
     from selfinstruct.stages.export_student import Exported
     from selfinstruct.stages.publish import Published, PublishPlan
+    from selfinstruct.stages.refilter import RefilterSummary
     from selfinstruct.steps.planning.outlook import Outlook
     from selfinstruct.steps.training.summary import TrainSummary
 
@@ -167,6 +168,17 @@ class Run:
         """`aselect` for callers that do not await."""
         work = self.aselect(force=force, on_progress=on_progress)
         return run_sync(work, private=self.recipe.privacy == "local")
+
+    def refilter(self, *overrides: str, dry_run: bool = False) -> RefilterSummary:
+        """Judge what is stored by other filters (``filters.a.b=value``); asks for nothing.
+
+        With `dry_run`, only say what would change.
+        """
+        from selfinstruct.stages.refilter import refilter
+
+        with self._at_work():
+            recipe = override_recipe(self.folder.recipe(), overrides)
+            return refilter(self.folder, recipe, dry_run=dry_run)
 
     def write_dataset(self, *, force: bool = False) -> DatasetSummary:
         """Write ``dataset/`` from the ledger, where it is not up to date.

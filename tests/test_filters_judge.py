@@ -63,6 +63,7 @@ REJECTED = {
     "incomplete": candidate("Name three primary colours", defect="incomplete"),
     "malformed": candidate("Draw", defect="malformed"),
     "unanswered": candidate("Say something new", output="", defect="unanswered"),
+    "not_answered": candidate("Say something new", output="", defect="not_answered"),
     "refused": candidate("Say something new", output="", defect="refused"),
     "invalid_characters": candidate("Name three \0 colours"),
     "empty_instruction": candidate(" ", output=""),

@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "Show a run: funnel, spend, what is done.",
     "batches": "Show, cancel or give up what a batch API is working on.",
     "select": "Select from a run or any dataset, by scores and diversity.",
+    "refilter": "Judge what a run has stored by other filters.",
     "filter": "Filter any dataset, without a run.",
     "export": "Write the dataset folder, or one file in another format.",
     "train-student": "Fine-tune the student on a run's dataset.",

@@ -29,6 +29,7 @@ TOO_LONG = "context_overflow:"
 # Defects that arise here; each is a reject reason of the same name.
 UNANSWERED = "unanswered"  # the answering call failed for good
 REFUSED = "refused"  # the teacher declined to answer
+NOT_ANSWERED = "not_answered"  # the answer was never bought, and is not to be bought now
 
 
 class SlotRunner:
@@ -117,9 +118,8 @@ class SlotRunner:
     async def _answered(self, strategy: Strategy, candidate: Candidate) -> Candidate:
         if candidate.defect or self._screen(candidate) is not None:
             return candidate
-        finished = self._finished(candidate.slot, ANSWER, candidate.index)
-        # Where another instruction stood in this place once, its answer is not this one's.
-        if finished is None or finished[0].parents != (candidate.id,):
+        finished = bought(self._finished(candidate.slot, ANSWER, candidate.index), candidate)
+        if finished is None:
             draft = strategy.answer(candidate)
             request = self._address(
                 draft, self._answerer, strategy, candidate.slot, ANSWER, candidate.index
@@ -127,14 +127,7 @@ class SlotRunner:
             completion = await self._answer(self._answerer, request)
         else:
             request, completion = finished
-        if completion.finish in ("failed", "content_filter"):
-            return msgspec.structs.replace(
-                candidate,
-                defect=UNANSWERED if completion.finish == "failed" else REFUSED,
-                requests=(*candidate.requests, request.id),
-                cost=candidate.cost + completion.cost,
-            )
-        return strategy.finish(candidate, request, completion)
+        return with_answer(strategy, candidate, request, completion)
 
     def _finished(self, slot: int, step: int, branch: int) -> tuple[Request, Completion] | None:
         """What an earlier session paid for, whatever has changed since."""
@@ -161,6 +154,30 @@ class SlotRunner:
             strategy=strategy.name,
             parents=draft.parents,
         )
+
+
+def bought(
+    finished: tuple[Request, Completion] | None, candidate: Candidate
+) -> tuple[Request, Completion] | None:
+    """The answer that was found in a candidate's place, if it is to this very instruction.
+
+    Where another instruction stood in that place once, its answer is not this one's.
+    """
+    return None if finished is None or finished[0].parents != (candidate.id,) else finished
+
+
+def with_answer(
+    strategy: Strategy, candidate: Candidate, request: Request, completion: Completion
+) -> Candidate:
+    """The candidate with what the answering call brought."""
+    if completion.finish in ("failed", "content_filter"):
+        return msgspec.structs.replace(
+            candidate,
+            defect=UNANSWERED if completion.finish == "failed" else REFUSED,
+            requests=(*candidate.requests, request.id),
+            cost=candidate.cost + completion.cost,
+        )
+    return strategy.finish(candidate, request, completion)
 
 
 def _warmer(draft: Draft, degrees: float) -> Draft:

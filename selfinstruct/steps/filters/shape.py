@@ -26,6 +26,7 @@ DEFECTS = {
     "malformed": "the task has no output, or its labels are out of order",
     "unanswered": "the call that was to answer it failed for good",
     "refused": "the teacher declined to answer it",
+    "not_answered": "it was screened out before, so its answer was never paid for",
 }
 REASONS = {
     **DEFECTS,
