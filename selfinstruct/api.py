@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from selfinstruct.stages.publish import Published, PublishPlan
     from selfinstruct.stages.refilter import RefilterSummary
     from selfinstruct.steps.planning.outlook import Outlook
+    from selfinstruct.steps.training.masks import Shown
     from selfinstruct.steps.training.summary import TrainSummary
 
 OUTPUTS = Path("outputs")
@@ -191,6 +192,12 @@ class Run:
             self.select()
         with self._at_work():
             return write_dataset(self.folder, force=force)
+
+    def shown_masks(self, count: int) -> list[Shown]:
+        """Some of the training examples as text, with what of them is learned."""
+        from selfinstruct.stages.train import shown_masks
+
+        return shown_masks(self.folder, count)
 
     def plan_student(self, *, processes: int = 1, sharded: bool = False) -> Outlook:
         """What training the student would take on this machine; loads no weights."""

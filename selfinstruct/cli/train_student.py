@@ -45,6 +45,13 @@ if TYPE_CHECKING:
 )
 @click.option("--nodes", type=click.IntRange(min=1), default=1, help="Machines, for slurm.")
 @click.option("--go", is_flag=True, help="With --launch: start it too.")
+@click.option(
+    "--show-masks",
+    "masks",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Print N training examples with what is learned in colour, and train nothing.",
+)
 @force_option
 @json_option
 def command(
@@ -53,6 +60,7 @@ def command(
     only_plan: bool,
     processes: int | None,
     launch: str | None,
+    masks: int | None,
     force: bool,
     as_json: bool,
     **how: Any,
@@ -72,6 +80,9 @@ def command(
         return
     opened.configure(*overrides)
     opened.write_dataset()
+    if masks is not None:
+        _masks(opened, masks, as_json)
+        return
     processes = processes or _processes(opened)
     if launch is not None:
         _launch(opened, launch, processes, **how)
@@ -81,6 +92,18 @@ def command(
         _start(opened, processes, force, as_json)
     else:
         _train(opened, force, as_json)
+
+
+def _masks(run: Run, count: int, as_json: bool) -> None:
+    shown = run.shown_masks(count)
+    if as_json:
+        import msgspec
+
+        print_json(msgspec.to_builtins(shown))
+        return
+    from selfinstruct.cli.masks import print_masks
+
+    print_masks(shown)
 
 
 def _check(only_plan: bool, launch: str | None, sharding: str, nodes: int, go: bool) -> None:

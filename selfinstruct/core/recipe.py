@@ -444,6 +444,33 @@ class DatasetConfig(Strict):
     """First message of every conversation of the `messages` config, where not empty."""
 
 
+class DistillationConfig(Strict):
+    """After fine-tuning: the student answers, and learns a local teacher's probabilities for each
+    next token of its own answers (on-policy distillation)."""
+
+    teacher: str
+    """A model of the base's family, named as `base` is; it must have the same tokens."""
+    epochs: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
+    beta: float = Field(default=0.5, ge=0, le=1)
+    """0 is the forward KL divergence, 1 the reverse, between them Jensen-Shannon's."""
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Tokens of the student's answers at most."""
+
+
+class PreferenceConfig(Strict):
+    """After fine-tuning and distillation: direct preference optimization (DPO)."""
+
+    data: str
+    """A file or folder of pairs: `prompt`, or `instruction` and `input`, with `chosen` and
+    `rejected`."""
+    epochs: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=5e-6, gt=0)
+    beta: float = Field(default=0.1, gt=0)
+    """How strongly the student is held to what fine-tuning made of it."""
+
+
 class StudentConfig(Strict):
     """The small model that is fine-tuned."""
 
@@ -461,8 +488,12 @@ class StudentConfig(Strict):
     micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Examples per forward pass and device; `auto` takes the most that fit, and fewer when memory
     runs out. The result is that of `batch_size`, up to rounding."""
-    max_length: int = Field(default=512, ge=16)
-    """Tokens of prompt and answer; longer examples are truncated, and counted."""
+    max_length: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
+    """Tokens of prompt and answer; longer examples are truncated, and counted. `auto` is what 99%
+    of the records need, within what the base can read."""
+    conversations: str | None = None
+    """A file or folder of conversations, trained on together with the run's records: `messages`
+    of any number of turns, each answer learned."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)
@@ -492,6 +523,8 @@ class StudentConfig(Strict):
     """Stop after so many measurements without a better held-out loss."""
     report_to: list[Literal["trackio", "wandb", "tensorboard"]] = Field(default_factory=list)
     """Trackers that are told of each step, if their package is there."""
+    distillation: DistillationConfig | None = None
+    preference: PreferenceConfig | None = None
 
     @model_validator(mode="after")
     def _measured(self) -> StudentConfig:

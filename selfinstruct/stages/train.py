@@ -13,6 +13,7 @@ command.
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from selfinstruct.core.errors import FolderError, RecipeError, UserError
+from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.money import from_dollars
 from selfinstruct.core.recipe import Recipe, StudentConfig
@@ -37,10 +38,12 @@ from selfinstruct.steps.swap import replacing
 from selfinstruct.steps.training.adapters import add_adapter, load_adapter
 from selfinstruct.steps.training.base import Base, find_base, same_model
 from selfinstruct.steps.training.card import StudentFacts, student_card
-from selfinstruct.steps.training.checkpoints import Clock, read_clock, remove_torn
+from selfinstruct.steps.training.checkpoints import Clock, read_clock, remove_torn, writing
 from selfinstruct.steps.training.export import CHECK_PROMPTS, merge, save_adapter, save_model
 from selfinstruct.steps.training.format import Examples, StudentFormat
 from selfinstruct.steps.training.held_out import HeldOut
+from selfinstruct.steps.training.later import Data, Stage, go_on, plan_stages
+from selfinstruct.steps.training.lessons import Lessons, prepare
 from selfinstruct.steps.training.loading import (
     check_vocabulary,
     context_length,
@@ -49,7 +52,9 @@ from selfinstruct.steps.training.loading import (
     load_tokenizer,
     stored_dtype,
 )
+from selfinstruct.steps.training.masks import Shown, show
 from selfinstruct.steps.training.measures import spread
+from selfinstruct.steps.training.own_data import read_conversations, read_pairs
 from selfinstruct.steps.training.plan import Plan, arrange, is_main_process, process_count
 from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.records import read_split
@@ -68,7 +73,6 @@ from selfinstruct.steps.training.summary import (
     Actual,
     TrainSummary,
     best_note,
-    length_notes,
     parse_summary,
 )
 from selfinstruct.steps.training.trackers import check_trackers
@@ -126,6 +130,15 @@ def plan_student(folder: RunFolder, *, processes: int = 1, sharded: bool = False
         )
 
 
+def shown_masks(folder: RunFolder, count: int) -> list[Shown]:
+    """Training examples as the student meets them, `count` evenly spread, with what is learned."""
+    check_packages("showing what is learned")
+    with quiet():
+        work = _Training(folder, folder.recipe())
+        kept = work.lessons.examples.kept
+        return [show(kept[at], work.form.tokenizer) for at in spread(len(kept), count)]
+
+
 def read_summary(folder: RunFolder) -> TrainSummary | None:
     """What training left behind, or None where it is missing, incomplete or of another version."""
     summary = parse_summary(folder.read_json(folder.student / SUMMARY))
@@ -149,6 +162,8 @@ class _Training:
         self.config: StudentConfig = recipe.student
         self.checkpoints = folder.student / "checkpoints"
         self.rows = read_split(folder.dataset, "train")
+        if self.config.conversations is not None:
+            self.rows += read_conversations(self.config.conversations)
         policy = Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
         self.base: Base = find_base(self.config.base, policy)
         tokenizer = load_tokenizer(self.base.folder, self.base.name)
@@ -160,7 +175,13 @@ class _Training:
         )
         self.device = choose_device(self.config.device)
         settings = self.config.model_dump(mode="json", exclude=set(NOT_LEARNED))
+        distilled, preferred = self.config.distillation, self.config.preference
+        self.data = Data(
+            teacher=find_base(distilled.teacher, policy) if distilled else None,
+            pairs=read_pairs(preferred.data) if preferred else [],
+        )
         learned = [FORMAT, settings, recipe.seed, self.base.identity, self.form.tag, self.rows]
+        learned += [self.data.pairs, self.data.teacher and self.data.teacher.identity]
         self.mark = fingerprint(learned)
         self.done_mark = fingerprint([self.mark, self.config.merge])
         self.recipe = recipe
@@ -183,6 +204,7 @@ class _Training:
         outlook = self.outlook(examples, room, CALIBRATION)
         refuse(outlook, self.base.name)
         self.plan = msgspec.structs.replace(self.plan, micro_batch_size=outlook.micro_batch_size)
+        stages = self._stages(room)
         aside = Aside(
             outlook=outlook,
             hour_price=from_dollars(self.config.gpu_hour_price),
@@ -191,38 +213,26 @@ class _Training:
             name=self.recipe.name,
         )
         if not is_main_process():  # one process of several writes the results
-            return self._train(examples, 0.0, aside, None)
-        try:
-            with Ledger(self.folder.db_path) as ledger, _session(ledger):
-                before = self._clear(ledger, force)
-                aside = msgspec.structs.replace(aside, kwh=before.kwh)
-                summary = self._train(examples, before.seconds, aside, on_progress)
-                _book(ledger, self.config, summary)
-                write_json(self.folder.student / SUMMARY, msgspec.to_builtins(summary))
-                shutil.rmtree(self.checkpoints, ignore_errors=True)
-        except OSError as error:
-            raise FolderError(
-                f"{self.folder.student}: cannot be written ({error.strerror or error}); "
-                "make room, then give the same command again"
-            ) from error
+            return self._train(examples, stages, 0.0, aside, None)
+        ledger = Ledger(self.folder.db_path)
+        with writing(self.folder.student), ledger, _session(ledger):
+            before = self._clear(ledger, force)
+            aside = msgspec.structs.replace(aside, kwh=before.kwh)
+            summary = self._train(examples, stages, before.seconds, aside, on_progress)
+            _book(ledger, self.config, summary)
+            write_json(self.folder.student / SUMMARY, msgspec.to_builtins(summary))
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
         return summary
 
     def examples(self) -> Examples:
         """The records as token ids. Raises `UserError` where nothing is left to learn from."""
-        limit = self.config.max_length
+        return self.lessons.examples
+
+    @functools.cached_property
+    def lessons(self) -> Lessons:
+        """What is learned; made once it is needed."""
         context = context_length(self.base.folder)
-        if context is not None and limit > context:
-            raise RecipeError(
-                f"student.max_length: {limit} is more than the {context} positions that "
-                f"{self.base.name} has; lower it to {context}"
-            )
-        examples = self.form.examples(self.rows, limit)
-        if not examples.kept:
-            raise UserError(
-                f"student.max_length: with {limit} tokens, no answer of the {len(self.rows)} "
-                "training records is left after its prompt; raise it"
-            )
-        return examples
+        return prepare(self.form, self.rows, self.config.max_length, context)
 
     def outlook(self, examples: Examples, room: Room, calibration: float) -> Outlook:
         """What training on `examples` in `room` takes."""
@@ -236,7 +246,7 @@ class _Training:
             batch_size=plan.batch_size,
             micro_batch_size=None if chosen == "auto" else chosen,
             lengths=[lengths[at] for at in order],
-            max_length=self.config.max_length,
+            max_length=self.lessons.max_length,
             epochs=len(order) / len(lengths),
         )
         price = from_dollars(self.config.gpu_hour_price)
@@ -254,7 +264,7 @@ class _Training:
         return HeldOut(
             every=self.config.eval_steps,
             patience=self.config.early_stopping_patience,
-            examples=self.form.examples(rows, self.config.max_length).kept,
+            examples=self.form.examples(rows, self.lessons.max_length).kept,
             asked=[
                 (ids, "\n\n".join(filter(None, [row["instruction"], row["input"]])), row["output"])
                 for row, ids in zip(asked, self.form.prompt_ids(asked), strict=True)
@@ -280,8 +290,23 @@ class _Training:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return Clock(self.mark, 0.0)
 
+    def _stages(self, room: Room) -> list[Stage]:
+        """The trainings after fine-tuning. Raises `RecipeError` for what they cannot be."""
+        found = plan_stages(self.config, self.data, self.form, self.lessons, self.plan)
+        if found and room.sharded:
+            raise RecipeError(
+                f"student.{found[0].kind}: needs the whole model in each process, and this launch "
+                "splits it among them; leave it out, or launch without sharding"
+            )
+        return found
+
     def _train(
-        self, examples: Examples, before: float, aside: Aside, on_progress: OnProgress | None
+        self,
+        examples: Examples,
+        stages: list[Stage],
+        before: float,
+        aside: Aside,
+        on_progress: OnProgress | None,
     ) -> TrainSummary:
         def clock() -> float:
             return before + time.monotonic() - self.began
@@ -307,11 +332,23 @@ class _Training:
             build=SUPERVISED["encoder-decoder" if self.form.encoder else "causal"],
             aside=aside,
         )
+        model, later = go_on(
+            model,
+            self.form.tokenizer,
+            stages,
+            self.checkpoints,
+            self.mark,
+            clock,
+            on_progress,
+            msgspec.structs.replace(aside, kwh=fitted.kwh),
+        )
         if fitted.saved is not None and is_main_process():
             model = self._whole(fitted.saved)
         merged_dtype = self._export(model, examples) if is_main_process() else None
         assert aside.outlook is not None  # noqa: S101 (every training has its plan)
-        return self._summary(examples, fitted, aside.outlook, merged_dtype, clock())
+        summary = self._summary(examples, fitted, aside.outlook, merged_dtype, clock())
+        notes = [*summary.notes, *(note for stage in stages for note in stage.notes)]
+        return msgspec.structs.replace(summary, later=later, notes=notes)
 
     def _whole(self, saved: Path) -> Any:
         """The trained model, of which each process had a part, loaded on the processor."""
@@ -361,7 +398,7 @@ class _Training:
             method=self.config.method,
             trainable_params=fitted.trainable_params,
             total_params=fitted.total_params,
-            max_length=self.config.max_length,
+            max_length=self.lessons.max_length,
             device=describe_device(self.device),
             seconds=round(seconds, 1),
             steps=len(fitted.losses),
@@ -390,7 +427,7 @@ class _Training:
             prompt_format=self.form.kind,
             prompt=self.form.prompt(shown),
             notes=[
-                *length_notes(examples, self.config.max_length),
+                *self.lessons.notes,
                 *fitted.notes,
                 *best_note(fitted.best_step, len(fitted.losses)),
             ],

@@ -103,9 +103,19 @@ def _facts(t: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{count(t.get('truncated', 0))} examples truncated, "
             f"{count(t.get('fully_masked', 0))} left without anything to learn",
         ),
+        *(("Then", _later(one)) for one in t.get("later") or []),
         ("Device and time", f"{t.get('device', '')}, {duration(seconds)}{pace}"),
         ("Written to", ", ".join(str(t[k]) for k in ("adapter", "merged") if t.get(k))),
     ]
+
+
+def _later(one: Mapping[str, Any]) -> str:
+    """A training after fine-tuning, in a line."""
+    losses = one["losses"]
+    return (
+        f"{one['kind']} ({one['source']}): {count(len(losses))} steps on {count(one['records'])} "
+        f"records, its loss from {figure(losses[0]['loss'])} to {figure(losses[-1]['loss'])}"
+    )
 
 
 def evaluation_section(page: Page, evaluation: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import msgspec
 import yaml
 
 from selfinstruct.core.money import show
-from selfinstruct.steps.training.summary import TrainSummary
+from selfinstruct.steps.training.summary import Later, TrainSummary
 
 
 class StudentFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +66,7 @@ def front_matter(facts: StudentFacts, kind: Literal["adapter", "merged"]) -> dic
     if facts.dataset_repo:
         front["datasets"] = [facts.dataset_repo]
     front["tags"] = ["selfinstruct", "sft", "instruction-tuning"]
+    front["tags"] += [{"preference": "dpo"}.get(one.kind, one.kind) for one in facts.training.later]
     front["tags"] += [] if facts.training.method == "full" else [facts.training.method]
     return front
 
@@ -123,12 +124,24 @@ def _training(facts: StudentFacts) -> str:
             "training loss, first and last step",
             f"{first:.3f}, {last:.3f}",
         ),
+        *(_later(one) for one in done.later),
         ("time", f"{done.seconds / 3600:.2f} hours on {done.device}"),
         ("cost of the machine", show(facts.cost)),
         ("libraries", ", ".join(f"{name} {v}" for name, v in done.versions.items())),
     ]
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join(lines)
+
+
+def _later(one: Later) -> tuple[str, str]:
+    """A row about a training after fine-tuning; a path stays on this machine."""
+    first, last = one.losses[0].loss, one.losses[-1].loss
+    what = {"distillation": "prompts", "preference": "pairs"}[one.kind]
+    return (
+        f"then: {one.kind}",
+        f"{len(one.losses):,} steps on {one.records:,} {what} ({Path(one.source).name}); "
+        f"its loss went from {first:.3f} to {last:.3f}",
+    )
 
 
 def _limits(facts: StudentFacts) -> str:

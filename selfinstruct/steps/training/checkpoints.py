@@ -6,11 +6,15 @@ process left half-written has no mark, or files of another size.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+
+from selfinstruct.core.errors import FolderError
 
 MARK = "complete.json"
 CLOCK = "clock.json"
@@ -40,6 +44,30 @@ def mark_complete(checkpoint: Path, fingerprint: str) -> None:
         if path.is_file()
     }
     _write(checkpoint / MARK, Mark(fingerprint, files))
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raises `FolderError` where a library cannot write into `folder`: its disk may be full.
+
+    safetensors and PyTorch have errors of their own for that.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(part in text for part in _TORCH_WRITES):
+            raise
+        why = getattr(error, "strerror", None) or text.splitlines()[0]
+        raise FolderError(
+            f"{folder}: cannot be written ({why}); make room, then give the same command again"
+        ) from error
+
+
+# What PyTorch says where a file cannot be written to its end.
+_TORCH_WRITES = ("inline_container", "iostream", "PytorchStreamWriter")
 
 
 def last_complete(folder: Path, fingerprint: str) -> Path | None:

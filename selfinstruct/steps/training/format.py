@@ -100,6 +100,19 @@ class StudentFormat:
         prompts = [prompt.tag for prompt in self.rendering.alpaca or ()]
         return " ".join([self.kind, *prompts, self.system])
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about how records are written."""
+        notes = []
+        if self.kind == "alpaca":
+            notes.append(f"{self.base} has no chat template, so Alpaca's prompt is learned")
+        elif self.rendering.folds and self.system:
+            notes.append(
+                f"the chat template of {self.base} knows no system message, so "
+                "dataset.system_prompt opens the first question"
+            )
+        return notes
+
     def prompt(self, row: Mapping[str, Any]) -> str:
         """The text before the answer, for a row with `instruction` and `input`."""
         if row["input"] and self.rendering.alpaca is not None:

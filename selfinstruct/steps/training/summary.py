@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from selfinstruct.steps.planning.outlook import Outlook
-from selfinstruct.steps.training.format import Examples
 from selfinstruct.steps.training.held_out import Measured
 from selfinstruct.steps.training.plan import StepLog
 
@@ -31,6 +30,18 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     kwh: float | None
 
 
+class Later(msgspec.Struct, frozen=True, kw_only=True):
+    """One training after fine-tuning.
+
+    `source` is the teacher or the file of pairs, `records` the prompts or pairs it had.
+    """
+
+    kind: Literal["distillation", "preference"]
+    source: str
+    records: int
+    losses: list[StepLog]
+
+
 class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     """training.json: how the student was trained.
 
@@ -40,7 +51,8 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     sessions. `merged` and `adapter` are relative to the run folder; `merged_dtype` is how the
     merged weights are stored. `held_out` are the
     measurements during training, the best of which was at `best_step`. `plan` is what was foreseen
-    before the first step. `prompt` shows the form the student was trained on.
+    before the first step. `prompt` shows the form the student was trained on. `later` are the
+    trainings that followed; the figures above are those of fine-tuning alone, but for `seconds`.
     """
 
     base: str
@@ -70,6 +82,7 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     adapter: str | None
     prompt_format: Literal["chat", "alpaca"]
     prompt: str
+    later: list[Later] = []
     notes: list[str]
     versions: dict[str, str]
     fingerprint: str
@@ -83,7 +96,19 @@ def parse_summary(found: dict[str, Any] | None) -> TrainSummary | None:
         return None
 
 
-def length_notes(examples: Examples, max_length: int) -> list[str]:
+class Cut(Protocol):
+    """What has names of examples that were cut, and that were left out."""
+
+    @property
+    def truncated(self) -> list[str]:
+        """Ids of what was cut."""
+
+    @property
+    def fully_masked(self) -> list[str]:
+        """Ids of what was left out, being all prompt."""
+
+
+def length_notes(examples: Cut, max_length: int) -> list[str]:
     """What the user should know about records that were not learned from as they are."""
     notes = []
     for ids, what in (

@@ -20,7 +20,7 @@ from selfinstruct.steps.planning.outlook import Outlook, micro_batches
 from selfinstruct.steps.planning.room import is_sharded
 from selfinstruct.steps.training import seq2seq, sft
 from selfinstruct.steps.training.adapters import trainable
-from selfinstruct.steps.training.checkpoints import last_complete
+from selfinstruct.steps.training.checkpoints import last_complete, writing
 from selfinstruct.steps.training.halving import Halving, is_out_of_memory
 from selfinstruct.steps.training.held_out import HeldOut, Measured, best_of
 from selfinstruct.steps.training.plan import (
@@ -75,7 +75,8 @@ class Aside(msgspec.Struct, frozen=True, kw_only=True):
     """What goes along with a training and does not change it, except that `held_out` may end it.
 
     `outlook` is the plan, `hour_price` picodollars an hour, `kwh` what earlier sessions drew.
-    `report_to` names trackers, `name` is what they call the run.
+    `report_to` names trackers, `name` is what they call the run. `clock` is the folder where the
+    time taken is noted, that of the checkpoints where not given.
     """
 
     outlook: Outlook | None = None
@@ -84,6 +85,7 @@ class Aside(msgspec.Struct, frozen=True, kw_only=True):
     held_out: HeldOut | None = None
     report_to: Sequence[str] = ()
     name: str = ""
+    clock: Path | None = None
 
 
 def fit(
@@ -131,6 +133,7 @@ def fit(
             tokens=_per_step(lengths, plan.batch_size),
             positions=_positions(lengths, plan),
             checkpoints=checkpoints,
+            clock_folder=aside.clock or checkpoints,
             fingerprint=fingerprint,
             clock=clock,
             energy=lambda: _added(aside.kwh, meter.kwh),
@@ -155,7 +158,8 @@ def fit(
         )
         with _logs_in(checkpoints.parent / "logs"):
             trainer = build(setup)
-        halving.attach(trainer)
+        if build in SUPERVISED.values():  # pairs, and answers to be written yet, are not split
+            halving.attach(trainer)
         wait_for_all()  # the first process has then removed what is not to be continued
         reset_peak(plan.device)
         _train(trainer, last_complete(checkpoints, fingerprint), plan)
@@ -192,7 +196,8 @@ def _train(trainer: Any, resume: Path | None, plan: Plan) -> None:
     trainer.remove_callback(PrinterCallback)  # progress is told through `on_progress`
     trainer.create_model_card = lambda **_: None  # cards are written here, of what is known
     try:
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        with writing(Path(trainer.args.output_dir)):
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

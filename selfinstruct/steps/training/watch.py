@@ -46,6 +46,7 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     tokens: list[int]
     positions: list[int]
     checkpoints: Path
+    clock_folder: Path
     fingerprint: str
     clock: Callable[[], float]
     energy: Callable[[], float | None] = lambda: None
@@ -93,11 +94,13 @@ def watcher(watch: Watch) -> Any:
             seconds, wall, self.last = self.ended - self.began, now - self.last, now
             _check(watch.plan, loss, state.global_step, self.guard)
             tokens = watch.tokens[state.global_step - 1]
+            # What the student wrote itself, where it learns from that.
+            tokens += round(logs.get("completions/mean_length", 0) * watch.plan.batch_size)
             state.log_history[-1].update(
                 step_tokens=tokens, seconds=seconds, wall=wall, pieces=watch.halving.pieces
             )
             if is_main_process():
-                write_clock(watch.checkpoints, watch.fingerprint, watch.clock(), watch.energy())
+                write_clock(watch.clock_folder, watch.fingerprint, watch.clock(), watch.energy())
                 if watch.on_progress is not None:
                     watch.on_progress(_progress(watch, state.log_history))
 
