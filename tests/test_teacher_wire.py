@@ -236,6 +236,21 @@ async def test_a_compressed_reply_is_capped_as_it_unfolds() -> None:
     assert "32 MB" in fault.message
 
 
+async def test_what_follows_a_reply_is_capped_too() -> None:
+    """A body within the cap and a trailer without end are a fault, not a full memory."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX: "
+
+    async def endless(caller: Caller) -> None:
+        await caller.say(head)
+        for _ in range(100):
+            await caller.say(b"x" * 2**20)
+
+    async with serving(endless) as server:
+        fault = await fault_of(server.url())
+    assert (fault.kind, fault.billed) == ("bad_reply", "maybe")
+    assert "trailers" in fault.message
+
+
 async def test_the_deadline_ends_a_call_that_hears_nothing() -> None:
     """The call fails as possibly billed, its connection ends, and its place is free again."""
     ended = asyncio.Event()

@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         """Expect a reply from its first line on."""
         self._status = 0
         self._headers: dict[str, str] = {}
-        self._head_size = 0
+        self._beside = 0  # bytes that came since the last of the body
         self._body: list[bytes] = []
         self._size = 0
 
@@ -95,19 +95,18 @@ class Connection(asyncio.Protocol):
         if reply is None:  # nobody asked for these
             self.abort()
             return
+        self._beside += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             self._fail(f"no HTTP/1.1: {error}")
         if reply.done():
             return
-        if not self._status:
-            self._head_size += len(data)
-            if self._head_size > LARGEST_HEAD:
-                self._fail(f"headers of more than {LARGEST_HEAD >> 10} kB")
+        if self._beside > LARGEST_HEAD:
+            self._fail(f"headers or trailers of more than {LARGEST_HEAD >> 10} kB")
         elif self._size > LARGEST_REPLY:
             self._fail(too_large(self._status))
-        else:
+        elif self._status:
             self._heard = self._loop.time()
             if self._patience is None:
                 self._patience = self._loop.call_later(self._stall_s, self._stands_still)
@@ -126,6 +125,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; one that is repeated is a list (RFC 9110, 5.3)."""
+        if self._status:  # a trailer, which means nothing here
+            return
         key, said = name.decode("latin-1").lower(), value.decode("latin-1").strip()
         before = self._headers.get(key)
         self._headers[key] = said if before is None else f"{before}, {said}"
@@ -137,6 +138,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
+        self._beside = 0
         self._size += len(body)
         if self._size <= LARGEST_REPLY:
             self._body.append(body)
@@ -182,6 +184,7 @@ class Connection(asyncio.Protocol):
         self.abort()
         if reply is not None and not reply.done():
             reply.set_exception(why)
+            reply.exception()  # nobody may be there to see it: the call may just be cancelled
 
     def _settle(self) -> None:
         """Nothing is waited for any more."""

@@ -1,9 +1,9 @@
 """HTTP/1.1 as a teacher needs it: POST some bytes, get a whole reply, keep the connection.
 
-On a server of one's own a general client takes more processor time than all the rest of a call
-(``benchmarks/engine.py``), most of it for what is never used here: cookies, redirects, streams,
-forms. This one parses replies with llhttp, the parser of Node.js, through httptools, and leaves the
-rest to asyncio: names, happy eyeballs, TLS. Proxies are left to aiohttp: see `proxied`.
+On a server of one's own a general client takes the largest part of a call's processor time, most of
+it for what is never used here: cookies, redirects, streams, forms. This one parses replies with
+llhttp, the parser of Node.js, through httptools, and leaves the rest to asyncio: names, happy
+eyeballs, TLS. Proxies are left to aiohttp: see `proxied`.
 
 Names are looked up and connections are made by Python's own socket module, on any event loop, so
 that the guard behind ``privacy: local`` sees them.
@@ -121,6 +121,7 @@ class _Server:
         self._idle: deque[Connection] = deque()
         self._addresses: list[_AddressInfo] = []
         self._looked_up = -ADDRESSES_S
+        self._looking_up = asyncio.Lock()
 
     def idle_one(self) -> Connection | None:
         """The connection that was used last, if one may still be used."""
@@ -168,10 +169,11 @@ class _Server:
 
     async def _found(self, loop: asyncio.AbstractEventLoop) -> list[_AddressInfo]:
         """The addresses of the host, looked up anew after a while."""
-        if time.monotonic() - self._looked_up >= ADDRESSES_S:
-            found = await loop.run_in_executor(None, _look_up, self.host, self.port)
-            self._addresses, self._looked_up = found, time.monotonic()
-        return self._addresses
+        async with self._looking_up:
+            if time.monotonic() - self._looked_up >= ADDRESSES_S:
+                found = await loop.run_in_executor(None, _look_up, self.host, self.port)
+                self._addresses, self._looked_up = found, time.monotonic()
+            return self._addresses
 
 
 _AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
