@@ -40,8 +40,33 @@ def novelty(found: Findings, quick: bool) -> None:
     found.note(**row)
 
 
+def semantic(found: Findings, quick: bool) -> None:
+    """Semantic duplicates: labelled paraphrases, and the graph's neighbours on Alpaca's rows."""
+    said = drive("paraphrases", 0).said
+    rows = [
+        {"threshold": t, "precision": said[f"precision_{t}"], "recall": said[f"recall_{t}"]}
+        for t in ("0.6", "0.65", "0.7", "0.75", "0.8", "0.85", "0.9")
+    ]
+    table("Paraphrases and pairs that share words, 100 each", rows)
+    done = drive("semantic", 500 if quick else 4_000)
+    row: dict[str, Any] = {**done.said, "peak_rss_mb": done.rss_mb}
+    table("Semantic duplicates in Alpaca's rows", [row])
+    recall = float(row["recall_of_full_comparison"])
+    found.target("semantic: found of what a full comparison finds", recall, 0.99, "", at_least=True)
+    found.note(paraphrases=said, **row)
+
+
+def roots(found: Findings, quick: bool) -> None:
+    """Root verb and object on labelled instructions of Alpaca's."""
+    row = drive("roots", 0).said
+    table("Root verb and object, share right", [row])
+    found.note(**row)
+
+
 PARTS: dict[str, Callable[[Findings, bool], None]] = {
     "novelty": novelty,
+    "semantic": semantic,
+    "roots": roots,
 }
 
 

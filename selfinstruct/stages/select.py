@@ -282,10 +282,12 @@ class _Work:
         """The records' embeddings; what is compared is instruction and input."""
         import numpy as np
 
-        from selfinstruct.steps.embedding.minilm import MiniLM
+        from selfinstruct.steps.embedding.build import build_embedder
         from selfinstruct.steps.embedding.vectors import Vectors
 
-        embedder, parts = MiniLM(), []
+        policy = policy_of(self._recipe)
+        embedder = build_embedder(self._config.embedder, policy, "select.embedder")
+        parts = []
         for start in range(0, len(self._tasks), 1024):
             batch = self._tasks[start : start + 1024]
             parts.append(embedder.embed([compared_text(task) for task in batch]))

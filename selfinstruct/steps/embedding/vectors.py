@@ -6,6 +6,7 @@ float32 holds exactly: it is the same in whatever order a library adds it up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,6 +43,15 @@ def quantized(rows: Any) -> Int8:
     unit = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
     found: Int8 = np.rint(unit * SCALE).astype(np.int8)
     return found
+
+
+def cosine(one: Int8, other: Int8) -> float:
+    """The cosine of two vectors, from whole numbers."""
+    import numpy as np
+
+    a, b = one.astype(np.int64), other.astype(np.int64)
+    lengths = math.sqrt(int(a @ a)) * math.sqrt(int(b @ b))
+    return int(a @ b) / lengths if lengths else 0.0
 
 
 class Vectors:

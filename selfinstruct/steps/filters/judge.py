@@ -2,8 +2,8 @@
 
 The order is part of what a reason means: the first filter that rejects gives it. Shape of the
 instruction, wording, copies of the prompt, output, rules, correctness, conflicts, novelty,
-near-duplicates: from what one candidate shows by itself to what it is next to everything kept, and
-from cheap to dear.
+near-duplicates, meaning: from what one candidate shows by itself to what it is next to everything
+kept, and from cheap to dear.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from typing import Any
 
 from selfinstruct.core.recipe import FiltersConfig
 from selfinstruct.core.types import Candidate, Filter, SeedTask, Verdict
-from selfinstruct.steps.filters import conflicting, copied, minhash, novelty, rules, shape, wording
+from selfinstruct.steps.filters import (
+    conflicting,
+    copied,
+    minhash,
+    novelty,
+    rules,
+    semantic,
+    shape,
+    wording,
+)
 from selfinstruct.steps.filters.wording_rules import load_rules
 from selfinstruct.steps.rules.phrases import load_phrases
 
@@ -25,6 +34,7 @@ REASONS: dict[str, str] = {
     **conflicting.REASONS,
     **novelty.REASONS,
     **minhash.REASONS,
+    **semantic.REASONS,
 }
 """Every reason a candidate can be rejected for, with one line that explains it."""
 
@@ -53,6 +63,8 @@ def build_filters(config: FiltersConfig) -> list[Filter]:
         filters.append(novelty.Novelty(rouge.threshold, rouge.field, rouge.tokenizer))
     if config.minhash.enabled:
         filters.append(minhash.NearDuplicate(config.minhash.threshold, config.minhash.ngram))
+    if config.semantic.enabled:
+        filters.append(semantic.Semantic(config.semantic.threshold, config.semantic.model))
     return filters
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from selfinstruct.core.errors import MissingDependency, UserError
 from selfinstruct.steps.privacy import Policy
@@ -18,9 +19,17 @@ class Loaded(NamedTuple):
     tokenizer: Any
     identity: str
     encoder: bool
+    folder: Path
 
 
-def load(name: str, policy: Policy, device: str, key: str, *, reward: bool = False) -> Loaded:
+def load(
+    name: str,
+    policy: Policy,
+    device: str,
+    key: str,
+    *,
+    task: Literal["language", "reward", "embed"] = "language",
+) -> Loaded:
     """The model called `name`, ready to score.
 
     Args:
@@ -28,7 +37,7 @@ def load(name: str, policy: Policy, device: str, key: str, *, reward: bool = Fal
         policy: whether the Hub may be asked.
         device: "auto", "cpu", "cuda" or "mps".
         key: the recipe's key, for messages.
-        reward: load it as a sequence classifier instead of a language model.
+        task: load it as a language model, a sequence classifier, or a bare encoder.
 
     Raises `UserError` where there is no such model, `MissingDependency` without PyTorch.
     """
@@ -49,16 +58,18 @@ def load(name: str, policy: Policy, device: str, key: str, *, reward: bool = Fal
         tokenizer = load_tokenizer(base.folder, name)
         place = runtime.choose_device(device)
         runtime.use_all_cores()
-        if reward:
+        if task == "reward":
             model = _classifier(base.folder, name).to(place)
+        elif task == "embed":
+            model = _encoder(base.folder, name).to(place)
         else:
             dtype = runtime.compute_dtype(place)
             model = load_model(base.folder, name, device=place, dtype=dtype)
         encoder = is_encoder_decoder(base.folder)
-    return Loaded(model, tokenizer, base.identity[:16], encoder)
+    return Loaded(model, tokenizer, base.identity[:16], encoder, base.folder)
 
 
-def _classifier(folder: Any, name: str) -> Any:
+def _classifier(folder: Path, name: str) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     try:
@@ -78,6 +89,18 @@ def _classifier(folder: Any, name: str) -> Any:
             f"student.base: {name}: gives {model.config.num_labels} labels; a reward model gives "
             "one number"
         )
+    model.eval()
+    return model
+
+
+def _encoder(folder: Path, name: str) -> Any:
+    from transformers import AutoModel
+
+    try:
+        model = AutoModel.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"student.base: {name}: cannot be loaded ({first})") from None
     model.eval()
     return model
 

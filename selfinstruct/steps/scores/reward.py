@@ -28,7 +28,7 @@ class Reward:
     """
 
     def __init__(self, name: str, policy: Policy, *, device: str, max_length: int) -> None:
-        loaded = load(name, policy, device, "select.reward_model", reward=True)
+        loaded = load(name, policy, device, "select.reward_model", task="reward")
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._max_length = max_length
         if self._tokenizer.pad_token_id is None:
