@@ -145,7 +145,7 @@ def test_a_full_disk_stops_and_continues(tmp_path: Path) -> None:
         config = tmp_path / "recipe.yaml"
         config.write_text(yaml.safe_dump(recipe(tmp_path, url, target=150)), "utf-8")
         command = [sys.executable, "-c", FULL, str(config), str(tmp_path / "full")]
-        limited = ["sh", "-c", 'ulimit -f 1200; exec "$@"', "sh", *command]
+        limited = ["sh", "-c", 'ulimit -f 3000; exec "$@"', "sh", *command]
         stopped = subprocess.run(limited, capture_output=True, text=True, timeout=120)
         assert stopped.returncode == 5, stopped.stderr
         assert "cannot write the ledger" in stopped.stderr
