@@ -55,7 +55,8 @@ class Ledger:
         self.path = path
         try:
             self._db = connect(path)
-            self._db.executescript(TABLES)
+            # One transaction: each of its own would wait for the disk and fill the log.
+            self._db.executescript(f"BEGIN; {TABLES} COMMIT;")
             self._check_version()
             last = self._db.execute("SELECT max(id) FROM attempts").fetchone()[0]
             answered = self._db.execute("SELECT request_id FROM completions")
