@@ -52,9 +52,11 @@ def print_plan(plan: Outlook, base: str) -> None:
         for one in plan.instead or ["a machine with more memory"]:
             out.print(f"  {one}", markup=False)
     if plan.merging > plan.have:
+        needs = f"merging the adapter takes {plan.merging / GIB:.1f} GiB"
         out.print(
-            f"merging the adapter takes {plan.merging / GIB:.1f} GiB, which is not there: give "
-            "--set student.merge=false"
+            f"{needs}, which is not there: give --set student.merge=false"
+            if plan.device == "cpu"
+            else f"{needs}, so it is done on the processor; --set student.merge=false leaves it out"
         )
 
 

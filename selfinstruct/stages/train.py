@@ -344,8 +344,11 @@ class _Training:
         )
         if fitted.saved is not None and is_main_process():
             model = self._whole(fitted.saved)
-        merged_dtype = self._export(model, examples) if is_main_process() else None
         assert aside.outlook is not None  # noqa: S101 (every training has its plan)
+        # Merging takes the float32 base, which may be more than the GPU that trained has.
+        roomy = aside.outlook.merging <= aside.outlook.have
+        device = self.device if roomy else "cpu"
+        merged_dtype = self._export(model, examples, device) if is_main_process() else None
         summary = self._summary(examples, fitted, aside.outlook, merged_dtype, clock())
         notes = [*summary.notes, *(note for stage in stages for note in stage.notes)]
         return msgspec.structs.replace(summary, later=later, notes=notes)
@@ -359,7 +362,7 @@ class _Training:
         )
         return model if full else load_adapter(model, saved)
 
-    def _export(self, model: Any, examples: Examples) -> str | None:
+    def _export(self, model: Any, examples: Examples, device: str) -> str | None:
         """Write adapter and merged model; the dtype of the latter, or None where there is none."""
         student = self.folder.student
         adapter, merged = student / "adapter", student / "merged"
@@ -380,7 +383,7 @@ class _Training:
         chosen = spread(len(examples.kept), CHECK_PROMPTS)
         prompts = [examples.kept[at].prompt for at in chosen]
         with replacing(merged) as new:
-            return merge(self.base, adapter, new, self.form, prompts, self.device)
+            return merge(self.base, adapter, new, self.form, prompts, device)
 
     def _summary(
         self,
