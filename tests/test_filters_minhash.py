@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 
 from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.types import Candidate
-from selfinstruct.steps.filters.minhash import (
-    NEAR_DUPLICATE,
+from selfinstruct.steps.filters import index_pool
+from selfinstruct.steps.filters.compiled_jaccard import GramJoin
+from selfinstruct.steps.filters.index_pool import SWITCH
+from selfinstruct.steps.filters.jaccard_index import (
+    LONG,
     RECALL,
-    NearDuplicate,
-    _Bander,
+    Bander,
+    GramIndex,
     bands_and_rows,
     grams,
 )
+from selfinstruct.steps.filters.minhash import NEAR_DUPLICATE, NearDuplicate, near_mask
 from selfinstruct.steps.words import unicode_words
 
 
@@ -66,22 +70,122 @@ def edited(rng: random.Random, words: list[str], edits: int) -> list[str]:
     return out
 
 
+both_indexes = pytest.mark.parametrize("make", [GramIndex, GramJoin])
+
+
+def index(
+    make: type[GramIndex | GramJoin], threshold: float, ngram: int = 3
+) -> GramIndex | GramJoin:
+    return make(threshold, ngram, Bander(threshold, ngram))
+
+
+@both_indexes
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.9])
-def test_pairs_just_above_the_threshold_are_found(threshold: float) -> None:
-    """Of a thousand pairs above the threshold, most of them barely, 99% are found."""
+@pytest.mark.parametrize(("length", "pairs", "least"), [(100, 200, 200), (900, 100, 97)])
+def test_pairs_just_above_the_threshold_are_found(
+    make: type[GramIndex | GramJoin], threshold: float, length: int, pairs: int, least: int
+) -> None:
+    """Of pairs above the threshold, most of them barely, short ones are all found, and of long
+    ones, which go by bands, nearly all.
+    """
     rng = random.Random(5)
-    near = NearDuplicate(threshold)
-    pairs: list[str] = []
-    while len(pairs) < 1000:
-        words = [f"w{rng.randrange(10**9)}" for _ in range(100)]
-        other = " ".join(edited(rng, words, round((1 - threshold) * 22)))
-        if jaccard(" ".join(words), other) >= threshold:
-            near.add(candidate(" ".join(words), id=str(len(pairs))))
-            pairs.append(other)
-    found = [near.check(candidate(text)) for text in pairs]
-    hits = sum(verdict is not None for verdict in found)
-    assert hits >= 990
-    assert all(verdict is None or verdict.neighbour == str(at) for at, verdict in enumerate(found))
+    near = index(make, threshold)
+    others: list[list[str]] = []
+    while len(others) < pairs:
+        words = [f"w{rng.randrange(10**9)}" for _ in range(length)]
+        other = edited(rng, words, int((length - 2) * (1 - threshold) / (1 + threshold) / 3))
+        if jaccard(" ".join(words), " ".join(other)) >= threshold:
+            near.add(words)
+            others.append(other)
+    found = [near.nearest(words) for words in others]
+    assert sum(one is not None for one in found) >= least
+    assert all(one is None or one.position == at for at, one in enumerate(found))
+
+
+@both_indexes
+@settings(max_examples=150, deadline=None)
+@given(
+    texts=st.lists(st.lists(st.sampled_from("abcde"), max_size=40), max_size=10),
+    threshold=st.sampled_from([0.05, 0.3, 0.5, 2 / 3, 0.7, 0.9, 1.0]),
+    ngram=st.integers(1, 10),
+)
+def test_short_texts_are_decided_as_by_measuring_every_pair(
+    make: type[GramIndex | GramJoin], texts: list[list[str]], threshold: float, ngram: int
+) -> None:
+    """Kept or not, by whom and how near: as if each text were compared with all kept ones."""
+    near, kept = index(make, threshold, ngram), list[list[str]]()
+    for words in texts:
+        scores = [jaccard(" ".join(words), " ".join(other), ngram) for other in kept]
+        best = max(scores, default=0.0)
+        found = near.nearest(words)
+        if best >= threshold:
+            assert found == (scores.index(best), best)
+        else:
+            assert found is None
+            near.add(words)
+            kept.append(words)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data(), st.sampled_from([0.3, 0.7, 0.95]))
+def test_both_indexes_decide_alike(data: st.DataObject, threshold: float) -> None:
+    """Texts on both sides of the length from which bands are used, alone and as a whole list."""
+    rng = data.draw(st.randoms(use_true_random=False))
+    texts: list[list[str]] = []
+    for _ in range(12):
+        if texts and rng.random() < 0.6:
+            words = list(rng.choice(texts))
+            cut = rng.randrange(1 + len(words) // 4)
+            texts.append(edited(rng, words, rng.randrange(1 + len(words) // 30))[cut:])
+        else:
+            texts.append([f"w{rng.randrange(5000)}" for _ in range(rng.randrange(2 * LONG))])
+    small, join = index(GramIndex, threshold), index(GramJoin, threshold)
+    assert isinstance(join, GramJoin)
+    expected = []
+    for words in texts:
+        found = small.nearest(words)
+        if found is None:
+            small.add(words)
+        expected.append((-1, 0.0) if found is None else tuple(found))
+    rows, scores = join.decide(texts)
+    assert list(zip(rows.tolist(), scores.tolist(), strict=True)) == expected
+
+
+def test_whole_lists_and_the_change_to_the_compiled_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`near_mask`, the filter, and the filter without numba make the same decisions."""
+    rng = random.Random(7)
+    texts: list[str] = []
+    for _ in range(SWITCH + 1500):
+        words = [f"w{int(4000 ** rng.random())}" for _ in range(rng.randint(3, 20))]
+        if texts and rng.random() < 0.3:
+            words = edited(rng, rng.choice(texts).split(), rng.randint(0, 2))
+        texts.append(" ".join(words))
+    decisions = near_mask(texts)
+    index_pool.compiling("jaccard").result()
+    for numba in (True, False):
+        if not numba:
+            monkeypatch.setattr(index_pool, "find_spec", lambda name: None)
+        near = NearDuplicate()
+        for at, text in enumerate(texts):
+            verdict = near.check(candidate(text))
+            assert (verdict is None) == decisions.kept[at]
+            if verdict is None:
+                near.add(candidate(text, id=str(at)))
+            else:
+                assert verdict.neighbour == str(decisions.neighbour[at])
+                assert verdict.score == decisions.score[at]
+        assert near._pool.compiled is numba
+
+
+def test_words_past_what_an_n_gram_can_hold_are_hashed() -> None:
+    """N-grams of very many different words are told apart as well."""
+    join = index(GramJoin, 0.7)
+    join.learn([[f"w{number}" for number in range(530_000)]])
+    texts = [[f"w{number}" for number in range(start, start + 20)] for start in (5, 529_900)]
+    join.add_all(texts)
+    for at, words in enumerate(texts):
+        assert join.nearest(words) == (at, 1.0)
+        assert join.nearest(words[::-1]) is None
 
 
 @settings(max_examples=100, deadline=None)
@@ -105,34 +209,8 @@ def test_what_is_rejected_is_truly_near(texts: list[list[str]], threshold: float
         near.add(candidate(text, id=str(at)))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.sampled_from("abcd"), min_size=2, max_size=14), max_size=14))
-def test_every_text_that_shares_a_band_is_measured(texts: list[list[str]]) -> None:
-    """However many texts a band holds, the verdict is that of measuring all that share one."""
-    threshold = 0.3
-    near, bander = NearDuplicate(threshold), _Bander(*bands_and_rows(threshold))
-    bands: list[set[int]] = []
-    for at, words in enumerate(texts):
-        text = " ".join(words)
-        own = set(bander(grams(words, 3)))
-        scores = {
-            -other: jaccard(text, " ".join(texts[other]))
-            for other in range(at)
-            if own & bands[other]
-        }
-        best = max(((score, other) for other, score in scores.items()), default=(0.0, 0))
-        verdict = near.check(candidate(text))
-        if best[0] >= threshold:
-            assert verdict is not None
-            assert (verdict.score, verdict.neighbour) == (best[0], str(-best[1]))
-        else:
-            assert verdict is None
-        near.add(candidate(text, id=str(at)))
-        bands.append(own)
-
-
-def test_a_text_is_found_in_bands_that_others_filled_before() -> None:
-    """Hundreds of farther texts that share all its bands do not hide the nearest one."""
+def test_a_text_is_found_in_lists_that_others_filled_before() -> None:
+    """Hundreds of farther texts that share its n-grams do not hide the nearest one."""
     rng = random.Random(3)
     words = [f"w{number}" for number in range(40)]
     near = NearDuplicate(0.3)
@@ -196,8 +274,8 @@ def test_text_without_words_is_near_nothing() -> None:
 def test_bands_are_the_same_in_every_process() -> None:
     """Which pairs are looked at depends on the texts alone, not on Python's hash seed."""
     program = (
-        "from selfinstruct.steps.filters.minhash import _Bander, grams\n"
-        "print(_Bander(26, 5)(grams('one two three four five'.split(), 3)))"
+        "from selfinstruct.steps.filters.jaccard_index import Bander, grams\n"
+        "print(Bander(0.7, 3)(grams('one two three four five'.split(), 3)))"
     )
     outputs = {
         subprocess.run(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rouge_score import tokenize as rouge_tokenize
 
 from selfinstruct.steps.words import (
+    _SIGNS,
     TOKENIZERS,
     alpaca_words,
     count_words,
@@ -44,6 +45,25 @@ def test_both_agree_on_ascii(text: str) -> None:
 def test_ascii_takes_no_short_cut_to_another_answer(text: str) -> None:
     """An accent elsewhere in the text does not change the words of its ASCII part."""
     assert unicode_words(f"{text} é") == [*alpaca_words(text), "é"]
+
+
+@given(
+    st.text(
+        st.sampled_from("aB3 _-'\u2019\u201c\u2013\u2026\u00b0\u00d7\u2192\u2044\u00a0"),
+        max_size=30,
+    )
+)
+def test_typographic_signs_take_no_short_cut_to_another_answer(text: str) -> None:
+    """Quotes, dashes, arrows and the like do not change the words of the ASCII around them."""
+    assert unicode_words(f"{text} é") == [*unicode_words(text), "é"]
+
+
+def test_no_sign_of_the_short_cut_is_part_of_a_word() -> None:
+    """Each of them separates words, also in the long way, which it is there to save."""
+    signs = [chr(point) for point in range(0x3000) if _SIGNS.fullmatch(chr(point))]
+    assert len(signs) > 400
+    for sign in signs:
+        assert unicode_words(f"a{sign}b{sign} é") == ["a", "b", "é"], hex(ord(sign))
 
 
 @given(ANY_TEXT | TRICKY)

@@ -23,7 +23,7 @@ from selfinstruct.steps.filters.judge import Judge, build_filters, rule_files
 from selfinstruct.steps.strategies.shapes import Pool, PoolView
 
 # What may change verdicts besides the recipe and the seeds: filters' or parsers' own code.
-JUDGE_VERSION = 2
+JUDGE_VERSION = 3
 # How many slots a guess of their yield counts as, in foreseeing how many more are needed.
 GUESS_WEIGHT = 8
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from selfinstruct.core.types import Candidate, Filter, SeedTask, Verdict
-from selfinstruct.steps.filters.minhash import grams
+from selfinstruct.steps.filters.jaccard_index import grams
 from selfinstruct.steps.filters.novelty import Novelty
 from selfinstruct.steps.words import unicode_words
 

@@ -39,6 +39,12 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]+"
 )
 _ALPACA = re.compile("[a-z0-9]+")
+# Signs that are no part of any word and that NFKC turns into none: typographic punctuation and
+# spaces, arrows, operators. Most English text that is not ASCII has only these.
+_SIGNS = re.compile(
+    "[\u00a0\u00a1\u00a7\u00a9\u00ab\u00ac\u00ae\u00b0\u00b1\u00b7\u00bb\u00bf\u00d7\u00f7"
+    "\u2000-\u200a\u2010-\u2027\u2030-\u203e\u20ac\u2190-\u21ff\u2200-\u22ff]+"
+)
 # Outer punctuation that does not change what a sentence asks for.
 _EDGES = (
     ".,;:!?\"'`()\u00a1\u00bf\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e\u2026\u3001\u3002"
@@ -63,6 +69,9 @@ def unicode_words(text: str) -> list[str]:
     """The words of `text` in any script; those of `alpaca_words` where `text` is ASCII."""
     if text.isascii():
         return _ALPACA.findall(text.lower())
+    plain = _SIGNS.sub(" ", text)
+    if plain.isascii():
+        return _ALPACA.findall(plain.lower())
     return _patterns().word.findall(folded(text))
 
 

@@ -22,7 +22,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -38,6 +40,7 @@ SEGMENTS = 12  # of the tuple, whose length is part of the compiled functions' t
 FIRST_SEGMENT = 1 << 20  # integers
 MAX_CHUNK = 32  # entries
 FIRST_TABLE = 1 << 15  # slots
+_GENERATION = 170_000  # words of a dictionary; one that grows further halts for longer
 
 # Places in `meta`, the index's own numbers.
 SEGMENT, USED, TABLES, KEYS, ROWS, STAMP = 0, 1, 2, 3, 4, 5
@@ -78,6 +81,35 @@ def compiled(function: F) -> F:
     finally:
         numba.config.CACHE_DIR = before
     return cast(F, made)
+
+
+class WordIds(dict[str, int]):
+    """Words by number, counted up from 0 as they are asked for: ``ids[word]``.
+
+    Past `_GENERATION` words, further dictionaries take the next ones: to grow, a dictionary moves
+    all it holds at once.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._later: list[dict[str, int]] = []
+
+    def __missing__(self, word: str) -> int:
+        for generation in self._later:
+            if (known := generation.get(word)) is not None:
+                return known
+        newest: dict[str, int] = self._later[-1] if self._later else self
+        if len(newest) >= _GENERATION:
+            newest = {}
+            self._later.append(newest)
+        number = newest[word] = self._count
+        self._count += 1
+        return number
+
+    def learn(self, texts: Iterable[Sequence[str]]) -> None:
+        """Number the words of `texts`, the most frequent first; ties as they are met."""
+        for word, _ in Counter(chain.from_iterable(texts)).most_common():
+            self[word]
 
 
 def new_segments() -> Segments:

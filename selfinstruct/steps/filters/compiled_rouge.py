@@ -22,7 +22,6 @@ this one needs no second look at a text when more come.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -39,6 +38,7 @@ from selfinstruct.steps.filters.compiled import (
     STAMP,
     Array,
     Segments,
+    WordIds,
     allocate,
     compiled,
     find,
@@ -59,7 +59,6 @@ Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
 _SLACK = 0.01  # words; far above the rounding of floats at 10,000 words
-_GENERATION = 170_000  # words of a dictionary; one that grows further halts for longer
 _CHECK, _ADD, _DECIDE = 0, 1, 2
 
 # The scratch space: elements, carries, the masks of 64 words, the counts of a long text.
@@ -70,35 +69,6 @@ _MASKS = _CARRY + MAX_WORDS
 _COUNTS = _MASKS + 2 * _MASK_SLOTS
 _SEEN = _COUNTS + 2 * _COUNT_SLOTS
 _SCRATCH = _SEEN + 2 * _RECENT
-
-
-class WordIds(dict[str, int]):
-    """Words by number, counted up from 0 as they are asked for: ``ids[word]``.
-
-    Past `_GENERATION` words, further dictionaries take the next ones: to grow, a dictionary moves
-    all it holds at once.
-    """
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._later: list[dict[str, int]] = []
-
-    def __missing__(self, word: str) -> int:
-        for generation in self._later:
-            if (known := generation.get(word)) is not None:
-                return known
-        newest: dict[str, int] = self._later[-1] if self._later else self
-        if len(newest) >= _GENERATION:
-            newest = {}
-            self._later.append(newest)
-        number = newest[word] = self._count
-        self._count += 1
-        return number
-
-    def learn(self, texts: Iterable[Sequence[str]]) -> None:
-        """Number the words of `texts`, the most frequent first; ties as they are met."""
-        for word, _ in Counter(chain.from_iterable(texts)).most_common():
-            self[word]
 
 
 class RougeJoin:

@@ -7,8 +7,8 @@ dropped blocks nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
@@ -18,6 +18,8 @@ from selfinstruct.steps.words import TOKENIZERS
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from selfinstruct.steps.filters.rouge_index import Near
 
 NOT_NOVEL = "not_novel"
 REASONS = {NOT_NOVEL: "its words are too close to those of a seed or a kept record (ROUGE-L)"}
@@ -54,12 +56,13 @@ class Novelty:
         tokenizer: TokenizerName = "unicode",
     ) -> None:
         # Here, as naming the reasons must not cost the import of numpy.
-        from selfinstruct.steps.filters.rouge_pool import RougePool
+        from selfinstruct.steps.filters.index_pool import IndexPool
+        from selfinstruct.steps.filters.rouge_index import RougeIndex
 
         self._threshold = threshold
         self._field = field
         self._tokenizer = TOKENIZERS[tokenizer]
-        self._pool = RougePool(threshold)
+        self._pool = IndexPool(RougeIndex(threshold), "rouge", threshold)
         self._item_ids: list[str] = []
         self._last: tuple[str, list[str]] = ("", [])
 
@@ -92,10 +95,10 @@ class Novelty:
 
 
 class Decisions(NamedTuple):
-    """What `novel_mask` decided, one entry a text in the order they came.
+    """What `novel_mask` or `near_mask` decided, one entry a text in the order they came.
 
     `neighbour` is the position of the nearest kept text before it, the earliest of equals, and
-    `score` their F1; -1 and 0 for texts that were kept.
+    `score` how near it is; -1 and 0 for texts that were kept.
     """
 
     kept: npt.NDArray[np.bool_]
@@ -113,20 +116,26 @@ def novel_mask(
         threshold: the F1 above which a text is dropped, 0 < threshold <= 1.
         tokenizer: a name in `words.TOKENIZERS`.
     """
+    from selfinstruct.steps.filters.index_pool import IndexPool
+    from selfinstruct.steps.filters.rouge_index import RougeIndex
+
+    pool, words = IndexPool(RougeIndex(threshold), "rouge", threshold), TOKENIZERS[tokenizer]
+    coming = iter(texts)
+    rows = iter(lambda: [words(text[:MAX_CHARACTERS]) for text in islice(coming, ROWS_AT_ONCE)], [])
+    return decided(pool.decide(some) for some in rows)
+
+
+def decided(parts: Iterable[Sequence[Near | None]]) -> Decisions:
+    """The decisions of an index on parts of a list, by the places of kept texts in that list."""
     import numpy as np
 
-    from selfinstruct.steps.filters.rouge_pool import RougePool
-
-    pool, words = RougePool(threshold), TOKENIZERS[tokenizer]
-    coming = iter(texts)
     kept: list[int] = []
     neighbours: list[int] = []
     scores: list[float] = []
-    while rows := [words(text[:MAX_CHARACTERS]) for text in islice(coming, ROWS_AT_ONCE)]:
-        for near in pool.decide(rows):
-            if near is None:
-                kept.append(len(neighbours))
-            neighbours.append(-1 if near is None else kept[near.position])
-            scores.append(0.0 if near is None else near.score)
+    for near in chain.from_iterable(parts):
+        if near is None:
+            kept.append(len(neighbours))
+        neighbours.append(-1 if near is None else kept[near.position])
+        scores.append(0.0 if near is None else near.score)
     neighbour = np.array(neighbours, np.int64)
     return Decisions(neighbour < 0, neighbour, np.array(scores, np.float64))

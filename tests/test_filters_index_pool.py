@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from selfinstruct.steps.filters import compiled, compiled_rouge, rouge_pool
-from selfinstruct.steps.filters.compiled_rouge import RougeJoin, WordIds
+from selfinstruct.steps.filters import compiled, index_pool
+from selfinstruct.steps.filters.compiled import WordIds
+from selfinstruct.steps.filters.compiled_rouge import RougeJoin
+from selfinstruct.steps.filters.index_pool import SWITCH, IndexPool, compiling
 from selfinstruct.steps.filters.novelty import novel_mask
 from selfinstruct.steps.filters.rouge_index import Near, RougeIndex
-from selfinstruct.steps.filters.rouge_pool import SWITCH, RougePool, compiling
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f"]), max_size=90)
 THRESHOLD = st.sampled_from([0.7, 0.5, 0.3, 0.05, 0.9, 1.0, 2 / 3])
@@ -37,7 +38,7 @@ def made_up(count: int, seed: int, *, words: int = 3000, longest: int = 14) -> l
     return texts
 
 
-def in_order(index: RougeIndex | RougePool, texts: list[list[str]]) -> list[Near | None]:
+def in_order(index: RougeIndex | IndexPool, texts: list[list[str]]) -> list[Near | None]:
     """What the index says of each text, those near nothing being added."""
     found = []
     for text in texts:
@@ -46,6 +47,10 @@ def in_order(index: RougeIndex | RougePool, texts: list[list[str]]) -> list[Near
             index.add(text)
         found.append(near)
     return found
+
+
+def novelty_pool() -> IndexPool:
+    return IndexPool(RougeIndex(0.7), "rouge", 0.7)
 
 
 @settings(max_examples=200, deadline=None)
@@ -67,8 +72,8 @@ def test_both_indexes_decide_alike(
 def test_whole_lists_are_decided_as_rouge_score_does_in_any_order() -> None:
     """Every pair scored by rouge_score gives the same decisions, and again when permuted."""
     scorer = RougeScorer(["rougeL"])
-    texts = [" ".join(words) for words in made_up(400, seed=2)]
-    compiling().result()
+    texts = [" ".join(words) for words in made_up(250, seed=2)]
+    compiling("rouge").result()
     for seed in (None, 1):
         if seed is not None:
             random.Random(seed).shuffle(texts)
@@ -88,17 +93,17 @@ def test_whole_lists_are_decided_as_rouge_score_does_in_any_order() -> None:
 
 def test_the_change_to_the_compiled_index_changes_nothing() -> None:
     """Before, during and after the move the decisions are those of the numpy index alone."""
-    compiling().result()
+    compiling("rouge").result()
     texts = made_up(2 * SWITCH + 3000, seed=3)
-    pool = RougePool(0.7)
+    pool = novelty_pool()
     assert in_order(pool, texts) == in_order(RougeIndex(0.7), texts)
     assert pool.compiled
 
 
 def test_a_small_pool_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to a few thousand texts numba is not even imported."""
-    monkeypatch.setattr(rouge_pool, "compiling", None)  # calling it would fail
-    pool = RougePool(0.7)
+    monkeypatch.setattr(index_pool, "compiling", None)  # calling it would fail
+    pool = novelty_pool()
     for number in range(SWITCH - 1):
         pool.add([f"w{number}"])
     assert not pool.compiled
@@ -109,8 +114,8 @@ def test_without_numba_decisions_are_the_same(monkeypatch: pytest.MonkeyPatch) -
     """A machine without the extra decides the same, by the numpy index."""
     texts = [" ".join(words) for words in made_up(SWITCH + 500, seed=4)]
     with_numba = novel_mask(texts)
-    monkeypatch.setattr(rouge_pool, "find_spec", lambda name: None)
-    monkeypatch.setattr(rouge_pool, "compiling", None)
+    monkeypatch.setattr(index_pool, "find_spec", lambda name: None)
+    monkeypatch.setattr(index_pool, "compiling", None)
     without = novel_mask(texts)
     for one, other in zip(with_numba, without, strict=True):
         assert one.tolist() == other.tolist()
@@ -120,14 +125,14 @@ def test_a_broken_numba_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where numba cannot be imported or cannot compile, the run goes on and says why."""
     broken: Future[type[RougeJoin]] = Future()
     broken.set_exception(ImportError("Numba needs NumPy 2.3 or less"))
-    monkeypatch.setattr(rouge_pool, "compiling", lambda: broken)
-    pool = RougePool(0.7)
+    monkeypatch.setattr(index_pool, "compiling", lambda kind: broken)
+    pool = novelty_pool()
     for number in range(SWITCH - 1):
         pool.add([f"w{number}", "x"])
     with pytest.warns(RuntimeWarning, match=r"slower index.*Numba needs NumPy"):
         pool.add(["last", "x"])
     pool.add(["not", "again"])  # warnings are errors here
-    RougePool(0.7).decide([["a"]] * SWITCH)
+    novelty_pool().decide([["a"]] * SWITCH)
     assert pool.nearest(["w9", "x"]) == Near(9, 1.0)
 
 
@@ -146,7 +151,7 @@ def test_a_growing_arena_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_words_keep_their_numbers_over_dictionaries(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many dictionaries the words take, each has one number, and they count up."""
-    monkeypatch.setattr(compiled_rouge, "_GENERATION", 10)
+    monkeypatch.setattr(compiled, "_GENERATION", 10)
     ids = WordIds()
     ids.learn([["b", "a", "a"]])
     assert (ids["a"], ids["b"]) == (0, 1)

@@ -1,0 +1,388 @@
+"""The compiled index of word n-grams: the nearest by Jaccard similarity from a threshold up.
+
+Two sets of m and n n-grams with a similarity of t or more share at least t (m + n) / (1 + t). Sort
+every set in one order, rarest first: the pair shares one of the first m - o + 1 and n - o + 1,
+where o is that overlap, and as n is at least t m, the first m - ceil(t m) + 1 are enough to look up
+and to list (AllPairs and PPJoin, as in `compiled_rouge`). Each pair found is measured exactly.
+
+Texts of more than `jaccard_index.LONG` n-grams are listed by bands of their MinHash signature
+instead: a few dozen keys, where their prefix would take hundreds.
+
+An n-gram is one number: its words' numbers side by side, that of the rarest word in front, so that
+sorting by it is sorting by rarity. Where a number is too large for its share of the bits (a word
+past the 524,287th for 3-grams), the n-gram is a hash of 62 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from selfinstruct.steps.filters.compiled import (
+    COUNT_BITS,
+    COUNT_MASK,
+    LIST,
+    MAX_CHUNK,
+    META,
+    ROWS,
+    STAMP,
+    Array,
+    Segments,
+    WordIds,
+    allocate,
+    compiled,
+    find,
+    grown,
+    has_room,
+    mixed,
+    new_segments,
+    offset,
+    post,
+    sort,
+    store_words,
+    word_at,
+)
+from selfinstruct.steps.filters.jaccard_index import LONG, MAX_WORDS, Bander, bounds
+from selfinstruct.steps.filters.rouge_index import Near
+
+Ids = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float64]
+
+_PLACE_BITS = 4  # of the rarest word in its n-gram
+_CHECK, _ADD, _DECIDE = 0, 1, 2
+
+# The scratch space: the n-grams of a text, the words of another, a hash set, texts looked at last.
+_SLOTS, _RECENT = 1 << 15, 1 << 10
+_KEYS = 0
+_WORDS = _KEYS + MAX_WORDS
+_SET = _WORDS + MAX_WORDS
+_SEEN = _SET + 3 * _SLOTS
+_SCRATCH = _SEEN + 2 * _RECENT
+
+
+class GramJoin:
+    """Word lists in the order they were added; `jaccard_index.GramIndex`, compiled.
+
+    Args:
+        threshold: the similarity from which a text counts as near, 0 < threshold <= 1.
+        ngram: words in an n-gram, 1 to 10.
+        bander: the bands of long texts.
+    """
+
+    def __init__(self, threshold: float, ngram: int, bander: Bander) -> None:
+        self._threshold = threshold
+        self._ngram = ngram
+        self._bander = bander
+        needed, prefix = bounds(threshold)
+        self._needed, self._prefix = needed.astype(np.int64), prefix.astype(np.int64)
+        self._segments = new_segments()
+        self._meta = np.zeros(META, np.int64)
+        self._scratch = np.zeros(_SCRATCH, np.int64)
+        self._ids = WordIds()
+        self._last: tuple[Sequence[str], Ids, Array] | None = None
+        self._row, self._score = np.zeros(1, np.int64), np.zeros(1, np.float64)
+
+    def __len__(self) -> int:
+        return int(self._meta[ROWS])
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the arena takes so far, the last segment as far as it is used."""
+        full = sum(len(segment) for segment in self._segments[: self._meta[0]])
+        return 8 * (full + int(self._meta[1]))
+
+    def learn(self, texts: Iterable[Sequence[str]]) -> None:
+        """Let the first texts say which words are frequent; adds nothing."""
+        self._ids.learn(texts)
+
+    def add(self, words: Sequence[str]) -> None:
+        """Remember a word list; its first `MAX_WORDS` words count."""
+        self._one(words, _ADD)
+
+    def nearest(self, words: Sequence[str]) -> Near | None:
+        """The text with the highest similarity, the earliest of equals, or None."""
+        self._one(words, _CHECK)
+        row = int(self._row[0])
+        return None if row < 0 else Near(row, float(self._score[0]))
+
+    def add_all(self, texts: Sequence[Sequence[str]]) -> None:
+        """Remember several word lists, without looking for their neighbours."""
+        self._several(texts, _ADD)
+
+    def decide(self, texts: Sequence[Sequence[str]]) -> tuple[Array, Floats]:
+        """Add each text that is near nothing added so far; the nearest and its similarity else.
+
+        A neighbour is a position in the order of `add`; -1 and 0 for what was added.
+        """
+        return self._several(texts, _DECIDE)
+
+    def _one(self, words: Sequence[str], what: int) -> None:
+        # `add` often follows `nearest` with the same list.
+        if self._last is None or self._last[0] is not words:
+            ids = np.array([self._ids[word] for word in words[:MAX_WORDS]], np.int32)
+            self._last = (words, ids, np.array(self._bander.of_long(words), np.int64))
+        ids, bands = self._last[1:]
+        ends = np.array([0, len(ids)], np.int64), np.array([0, len(bands)], np.int64)
+        self._run(ids, ends[0], bands, ends[1], what, self._row, self._score)
+
+    def _several(self, texts: Sequence[Sequence[str]], what: int) -> tuple[Array, Floats]:
+        cut = [text[:MAX_WORDS] for text in texts]
+        ends = _ends(cut)
+        flat = map(self._ids.__getitem__, chain.from_iterable(cut))
+        ids = np.fromiter(flat, np.int32, int(ends[-1]))
+        banded = [self._bander.of_long(text) for text in cut]
+        bands = np.array(list(chain.from_iterable(banded)), np.int64)
+        rows, scores = np.full(len(cut), -1, np.int64), np.zeros(len(cut), np.float64)
+        self._run(ids, ends, bands, _ends(banded), what, rows, scores)
+        return rows, scores
+
+    def _run(
+        self,
+        ids: Ids,
+        ends: Array,
+        bands: Array,
+        band_ends: Array,
+        what: int,
+        rows: Array,
+        scores: Floats,
+    ) -> None:
+        at = 0
+        while True:
+            at = _each(
+                self._segments,
+                self._meta,
+                self._scratch,
+                self._needed,
+                self._prefix,
+                self._threshold,
+                self._ngram,
+                ids,
+                ends,
+                bands,
+                band_ends,
+                at,
+                what,
+                rows,
+                scores,
+            )
+            if at == len(rows):
+                return
+            self._segments = grown(self._segments, self._meta)
+
+
+def _ends(parts: Sequence[Sequence[object]]) -> Array:
+    ends = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=ends[1:])
+    return ends
+
+
+@compiled
+def _each(
+    segments: Segments,
+    meta: Array,
+    scratch: Array,
+    needed: Array,
+    prefix: Array,
+    threshold: float,
+    ngram: int,
+    ids: Ids,
+    ends: Array,
+    bands: Array,
+    band_ends: Array,
+    begin: int,
+    what: int,
+    rows: Array,
+    scores: Floats,
+) -> int:
+    """Check, add or decide on texts from number `begin` on; stops where the arena must grow.
+
+    Text i is ``ids[ends[i] : ends[i + 1]]``, and its bands lie alike. Returns the number of the
+    first text not done.
+    """
+    for at in range(begin, len(rows)):
+        words = ids[ends[at] : ends[at + 1]]
+        own = bands[band_ends[at] : band_ends[at + 1]]
+        wanted = (len(words) + len(own)) * (MAX_CHUNK + 4) + 4
+        if what != _CHECK and not has_room(segments, meta, wanted):
+            return at
+        m = _grams(scratch, words, ngram)
+        rows[at] = -1
+        scores[at] = 0.0
+        if what != _ADD and m > 0:
+            row, score = _nearest(segments, meta, scratch, needed, prefix, threshold, ngram, m, own)
+            rows[at] = row
+            scores[at] = score
+        if what == _ADD or (what == _DECIDE and rows[at] < 0):
+            _add(segments, meta, scratch, prefix, words, m, own)
+    return len(rows)
+
+
+@compiled
+def _gram(words: Ids | Array, at: int, size: int, ngram: int) -> int:
+    """The number of the n-gram of `size` words from place `at` on; smaller is rarer."""
+    bits = (62 - _PLACE_BITS) // ngram
+    rarest = 0
+    for place in range(1, size):
+        if words[at + place] > words[at + rarest]:
+            rarest = place
+    if words[at + rarest] + 1 < 1 << bits:
+        packed = int(words[at + rarest]) + 1
+        for place in range(size):
+            if place != rarest:
+                packed = (packed << bits) | (int(words[at + place]) + 1)
+        return -((packed << _PLACE_BITS) | rarest)
+    spread = size
+    for place in range(size):
+        spread = mixed(spread ^ (int(words[at + place]) + 1))
+    return -((1 << 62) | (spread & ((1 << 62) - 1)))
+
+
+@compiled
+def _grams(scratch: Array, words: Ids, ngram: int) -> int:
+    """Put the distinct n-grams of a text into the scratch space, rarest first; how many."""
+    size = min(ngram, len(words))
+    if size == 0:
+        return 0
+    keys = scratch[_KEYS : _KEYS + MAX_WORDS]
+    count = len(words) - size + 1
+    for at in range(count):
+        keys[at] = _gram(words, at, size, ngram)
+    sort(keys, count)
+    distinct = 1
+    for at in range(1, count):
+        if keys[at] != keys[distinct - 1]:
+            keys[distinct] = keys[at]
+            distinct += 1
+    return distinct
+
+
+@compiled
+def _add(
+    segments: Segments,
+    meta: Array,
+    scratch: Array,
+    prefix: Array,
+    words: Ids,
+    n: int,
+    bands: Array,
+) -> None:
+    """Store a text whose n-grams are in the scratch space, and list its prefix or its bands."""
+    row = meta[ROWS]
+    meta[ROWS] = row + 1
+    if n == 0:
+        return
+    address = allocate(segments, meta, 1 + (len(words) + 1) // 2)
+    segment = segments[address >> 31]
+    begin = offset(address)
+    segment[begin] = (((row << COUNT_BITS) | len(words)) << COUNT_BITS) | n
+    store_words(segment, begin + 1, words)
+    entry = (((address >> 1) << COUNT_BITS) | n) << COUNT_BITS
+    if n > LONG:
+        for at in range(len(bands)):
+            post(segments, meta, bands[at], entry, 0, 1)
+    else:
+        for at in range(prefix[n]):
+            post(segments, meta, scratch[_KEYS + at], entry | at, 0, 1)
+
+
+@compiled
+def _nearest(
+    segments: Segments,
+    meta: Array,
+    scratch: Array,
+    needed: Array,
+    prefix: Array,
+    threshold: float,
+    ngram: int,
+    m: int,
+    bands: Array,
+) -> tuple[int, float]:
+    """The row and similarity of the nearest text from the threshold up; -1 and 0 without one."""
+    meta[STAMP] += 1
+    stamp = meta[STAMP]
+    prepared = False
+    best = threshold
+    best_address = -1
+    looked_up = prefix[m]
+    for at in range(looked_up + len(bands)):
+        key = scratch[_KEYS + at] if at < looked_up else bands[at - looked_up]
+        place = at if at < looked_up else 0
+        value = find(segments, meta, key)
+        if value == 0:
+            continue
+        chunk_address = (value ^ LIST) if value < 0 else 0
+        while True:
+            head = 1 << 8 | 1
+            chunk = segments[chunk_address >> 31]
+            begin = offset(chunk_address)
+            if value < 0:
+                head = chunk[begin]
+            for entry_at in range(begin + 1, begin + 1 + (head & 0xFF)):
+                entry = chunk[entry_at] if value < 0 else value
+                n = (entry >> COUNT_BITS) & COUNT_MASK
+                least = needed[m + n]
+                if m - place < least or n - (entry & COUNT_MASK) < least:
+                    continue
+                address = (entry >> (2 * COUNT_BITS)) << 1
+                slot = _SEEN + 2 * ((address ^ (address >> 10)) & (_RECENT - 1))
+                if scratch[slot] == stamp and scratch[slot + 1] == address:
+                    continue
+                scratch[slot] = stamp
+                scratch[slot + 1] = address
+                if not prepared:
+                    prepared = True
+                    _fill(scratch, m, stamp)
+                shared = _shared(segments, meta, scratch, ngram, address, stamp)
+                score = shared / (m + n - shared)
+                earlier = best_address < 0 or address < best_address
+                if score > best or (score == best and earlier):
+                    best = score
+                    best_address = address
+            chunk_address = head >> 16
+            if value > 0 or chunk_address == 0:
+                break
+    if best_address < 0:
+        return -1, 0.0
+    return segments[best_address >> 31][offset(best_address)] >> (2 * COUNT_BITS), best
+
+
+@compiled
+def _fill(scratch: Array, m: int, stamp: int) -> None:
+    """Make the text's n-grams the hash set: a slot holds the n-gram, whose set, and last match."""
+    for at in range(m):
+        key = scratch[_KEYS + at]
+        slot = mixed(key) & (_SLOTS - 1)
+        while scratch[_SET + 3 * slot + 1] == stamp:
+            slot = (slot + 1) & (_SLOTS - 1)
+        scratch[_SET + 3 * slot] = key
+        scratch[_SET + 3 * slot + 1] = stamp
+        scratch[_SET + 3 * slot + 2] = 0
+
+
+@compiled
+def _shared(
+    segments: Segments, meta: Array, scratch: Array, ngram: int, address: int, stamp: int
+) -> int:
+    """How many distinct n-grams of a stored text are in the hash set."""
+    segment = segments[address >> 31]
+    begin = offset(address)
+    count = (segment[begin] >> COUNT_BITS) & COUNT_MASK
+    words = scratch[_WORDS : _WORDS + MAX_WORDS]
+    for at in range(count):
+        words[at] = word_at(segment, begin + 1, at)
+    size = min(ngram, count)
+    shared = 0
+    for at in range(count - size + 1):
+        key = _gram(words, at, size, ngram)
+        slot = mixed(key) & (_SLOTS - 1)
+        while scratch[_SET + 3 * slot + 1] == stamp:
+            if scratch[_SET + 3 * slot] == key:
+                if scratch[_SET + 3 * slot + 2] != address + 1:
+                    scratch[_SET + 3 * slot + 2] = address + 1
+                    shared += 1
+                break
+            slot = (slot + 1) & (_SLOTS - 1)
+    return shared
