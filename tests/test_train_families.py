@@ -159,7 +159,12 @@ def test_every_family_learns_by_every_method(
 
 
 PAIRS = [{**row, "chosen": row["output"], "rejected": f"{row['output'][:-1]}?"} for row in TAUGHT]
-FOLLOWING = ["smollm2", "pythia"]  # with a chat template, and without
+# With a chat template and without; TRL treats adapters, 4-bit bases and whole models differently.
+FOLLOWING = [
+    ("smollm2", "lora"),
+    pytest.param("smollm2", "qlora", marks=needs_bitsandbytes),
+    ("pythia", "full"),
+]
 
 
 def stored(student: Student, folder: Path) -> Any:
@@ -174,8 +179,7 @@ def go_on(student: Student, rows: Any, plan: Plan, build: Any, work: Path) -> Fi
     return fitted
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FOLLOWING)
+@pytest.mark.parametrize(("name", "method"), FOLLOWING)
 def test_preference_pulls_chosen_and_rejected_apart(
     bases: Path, tmp_path: Path, name: str, method: Any
 ) -> None:
@@ -196,8 +200,7 @@ def test_preference_pulls_chosen_and_rejected_apart(
     assert not (tmp_path / "saved/ref").exists()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FOLLOWING)
+@pytest.mark.parametrize(("name", "method"), FOLLOWING)
 def test_a_distilled_student_says_what_its_teacher_says(
     bases: Path, tmp_path: Path, name: str, method: Any
 ) -> None:
@@ -213,6 +216,16 @@ def test_a_distilled_student_says_what_its_teacher_says(
     losses = [step.loss for step in fitted.losses]
     assert sum(losses[-3:]) < sum(losses[:3]) / 2
     assert said(student.model, student.form) == [row["output"] for row in other]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_attention_is_pytorchs_own_where_the_family_has_it(bases: Path, name: str) -> None:
+    """Every family loads with scaled_dot_product_attention if its architecture has it."""
+    import torch
+
+    model = load_model(bases / name, name, device="cpu", dtype=torch.float32)
+    expected = "sdpa" if model._supports_sdpa else "eager"
+    assert model.config._attn_implementation == expected
 
 
 def test_a_teacher_of_another_family_is_refused(bases: Path) -> None:

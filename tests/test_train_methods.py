@@ -13,6 +13,7 @@ import msgspec
 import orjson
 import pytest
 
+from selfinstruct.cli.masks import print_masks
 from selfinstruct.core.errors import (
     FolderError,
     MissingDependency,
@@ -29,11 +30,12 @@ from selfinstruct.steps.training.adapters import add_adapter, check_modules, tra
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.lessons import auto_length
 from selfinstruct.steps.training.loading import load_model, load_tokenizer
+from selfinstruct.steps.training.masks import show
 from selfinstruct.steps.training.summary import TrainSummary
 from selfinstruct.steps.training.trainer import fit
 from tests.families import make_family
 from tests.test_train_families import METHODS, PLAN, saved, teach
-from tests.tiny_student import make_base, make_run, rows
+from tests.tiny_student import make_base, make_run, make_tokenizer, rows
 
 # PEFT reads a property that this transformers calls by another name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -404,6 +406,26 @@ def test_shown_masks_are_what_is_trained(base: Path, tmp_path: Path) -> None:
     learned = sum(piece.tokens for piece in talk.pieces if piece.kind.startswith("learned"))
     assert learned == talk.learned
     assert len(shown_masks(folder, 2)) == 2
+
+
+def test_masks_are_printed_in_colour(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is learned is green on a terminal, special tokens reversed; elsewhere it is plain."""
+    form = StudentFormat(make_tokenizer(chat=True), "b")
+    (example,) = form.tokenize([{"id": "talk", "messages": CONVERSATION}])
+    shown = [show(example, form.tokenizer)]
+    print_masks(shown)
+    plain = capsys.readouterr().out
+    assert plain.startswith(f"--- talk: {example.learned} of {example.length} tokens learned\n")
+    assert "<|im_start|>assistant\nWarm.<|im_end|>\n" in plain
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    print_masks(shown)
+    coloured = capsys.readouterr().out
+    assert "\x1b[1;32mGeese.\x1b[0m\x1b[1;7;32m<|im_end|>" in coloured
+    assert "\x1b[2mName the opposite of cold" in coloured or "\x1b[2muser\n" in coloured
 
 
 def test_a_disk_that_fills_up_in_a_checkpoint(base: Path, tmp_path: Path) -> None:

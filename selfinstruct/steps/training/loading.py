@@ -37,9 +37,9 @@ def load_model(folder: Path, name: str, *, device: str, dtype: Any, quantized: b
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    # The attention is the library's choice: PyTorch's own, where the architecture has it (GPT-J,
+    # Gemma 2 and T5 have not, and asking for it would refuse them).
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
-    if device == "cuda":
-        options["attn_implementation"] = "sdpa"
     if quantized:
         place = torch.cuda.current_device() if device == "cuda" else device
         options |= {"quantization_config": four_bits(dtype), "device_map": {"": place}}
