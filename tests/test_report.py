@@ -241,8 +241,8 @@ async def test_every_part_is_there(folder: RunFolder) -> None:
     page = Parsed(folder.report.read_text("utf-8"))
     anchors = {attributes.get("id") for tag, attributes in page.elements if tag == "section"}
     assert anchors == {
-        "overview", "funnel", "money", "variety", "kept", "rejected", "training", "evaluation",
-        "provenance", "settings", "limits",
+        "overview", "funnel", "money", "variety", "kept", "faults", "rejected", "training",
+        "evaluation", "provenance", "settings", "limits",
     }  # fmt: skip
     assert "6 of 8" in page.text
     assert "60.0%" in page.text
@@ -610,6 +610,31 @@ def test_a_large_run_stays_small(tmp_path: Path) -> None:
     made = write_report(folder)
     assert time.perf_counter() - start < 30  # 2 s on an idle core
     assert made.stat().st_size < 8_000_000
+
+
+def test_faults_are_counted_with_ten_examples_each(tmp_path: Path) -> None:
+    """Rejected and flagged faults stand in one table, with what was found in each example."""
+    folder = RunFolder.create(tmp_path / "demo", recipe())
+    with Ledger(folder.db_path) as ledger:
+        for slot in range(15):
+            item = candidate(slot, 0, f"Name {slot} birds.")
+            flagged = Verdict(candidate_id=item.id, flags=("no_input",), notes=(f"note {slot}",))
+            other = candidate(slot, 1, f"Name {slot} trees.")
+            records = [Record(candidate=item, verdict=flagged)]
+            if slot < 2:
+                records.append(rejected(other, "no_output", detail=f"nothing {slot}"))
+            ledger.post_verdicts(slot, records)
+    page = Parsed(write_report(folder).read_text("utf-8"))
+    assert "What the rules found in 17 records" in page.text
+    assert re.search(
+        r"no input\s*its input is a way to say that there is none\s*flag\s*15", page.text
+    )
+    assert re.search(
+        r"no output\s*its output is a way to say that there is none\s*reject\s*2", page.text
+    )
+    assert "failing python" not in page.text  # it is off
+    assert len(re.findall(r"note \d+", page.text)) == 10
+    assert page.text.count("nothing 0") == 2  # among the faults, and among the rejected
 
 
 words = st.lists(st.sampled_from(["ab", "cd", "ef", "gh", "ij", "kl"]), min_size=1, max_size=9)

@@ -20,6 +20,7 @@ from selfinstruct.engine.accounts import BillLine, Funnel, bill, funnel
 from selfinstruct.engine.folder import RunFolder, write_atomically
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.spending import Spending, spending
+from selfinstruct.steps.charts.faults import Found, faults_section
 from selfinstruct.steps.charts.markup import not_done, text
 from selfinstruct.steps.charts.numbers import count, percent
 from selfinstruct.steps.charts.opening import (
@@ -39,6 +40,7 @@ from selfinstruct.steps.charts.settings import (
 from selfinstruct.steps.charts.student import evaluation_section, training_section
 from selfinstruct.steps.charts.summary import Summary, summarize
 from selfinstruct.steps.charts.variety import variety_section
+from selfinstruct.steps.filters.rules import REASONS
 
 
 class _Run(NamedTuple):
@@ -181,7 +183,26 @@ def _add_records(page: Page, run: _Run, command: str) -> None:
     threshold = rouge.threshold if rouge.enabled and rouge.field == "instruction" else None
     page.add("variety", "Variety", variety_section(page, run.summary, threshold))
     page.add("kept", "Kept records", kept_section(run.summary))
+    page.add("faults", "Faults found", _faults(run.recipe, run.funnel, run.summary))
     page.add("rejected", "Rejected candidates", rejected_section(run.summary, run.funnel.rejected))
+
+
+def _faults(recipe: Recipe, counts: Funnel, summary: Summary) -> str:
+    """What the rules that are on found, in kept and rejected records."""
+    filters = recipe.filters
+    actions = {**filters.rules.actions, **filters.correctness.actions}
+    found = [
+        Found(
+            rule=rule,
+            looks_for=looks_for,
+            action=actions[rule],
+            number=counts.rejected.get(rule, 0) + counts.flagged.get(rule, 0),
+            examples=summary.faults.get(rule, []),
+        )
+        for rule, looks_for in REASONS.items()
+        if actions[rule] != "off"
+    ]
+    return faults_section(found, counts.candidates)
 
 
 def _add_student(page: Page, run: _Run, commands: Mapping[str, str]) -> None:

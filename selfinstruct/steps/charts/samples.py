@@ -96,6 +96,19 @@ def rejected_section(summary: Summary, counts: Mapping[str, int]) -> str:
 
 
 def _rejected(record: Record, summary: Summary) -> str:
+    v = record.verdict
+    near = ""
+    if v.neighbour:
+        kind = "seed" if v.neighbour in summary.seed_ids else "record"
+        near = (
+            f'<span class="label">Nearest {kind} <code>{text(v.neighbour)}</code></span>'
+            + passage(summary.texts.get(v.neighbour, ""), LONGEST_REJECTED)
+        )
+    return fault_card(record, near)
+
+
+def fault_card(record: Record, near: str = "") -> str:
+    """A record and what its verdict says in `detail`; `near` is finished HTML under it."""
     c, v = record.candidate, record.verdict
     folded_fields = [
         _field(label, value, LONGEST_REJECTED)
@@ -105,13 +118,6 @@ def _rejected(record: Record, summary: Summary) -> str:
     why = [f"<bdi>{text(v.detail)}</bdi>"] if v.detail else []
     if v.score is not None:
         why.append(f"score {v.score:.3f}")
-    near = ""
-    if v.neighbour:
-        kind = "seed" if v.neighbour in summary.seed_ids else "record"
-        near = (
-            f'<span class="label">Nearest {kind} <code>{text(v.neighbour)}</code></span>'
-            + passage(summary.texts.get(v.neighbour, ""), LONGEST_REJECTED)
-        )
     return (
         '<article class="record">'
         + _field("Instruction", c.instruction, LONGEST_REJECTED, strong=True)

@@ -9,18 +9,20 @@ from __future__ import annotations
 import heapq
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-from selfinstruct.core.types import Record, SeedTask
+from selfinstruct.core.types import Record, SeedTask, Verdict
+from selfinstruct.steps.filters.rules import REASONS as RULES
 from selfinstruct.steps.roots import root_verb_object
 from selfinstruct.steps.words import count_words, unicode_words
 
 KEPT_SAMPLES = 16
 REJECTED_SAMPLES = 3  # of each reason
+FAULT_SAMPLES = 10  # of each rule
 REASONS = 24  # with samples; all of them are counted
 MEASURED = 2000  # instructions compared with the seeds
 SEEDS_COMPARED = 500
@@ -34,7 +36,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `verbs` counts object nouns by root verb ("" for no object), `lengths` records by words, per
     field; empty inputs are not counted. `nearest` holds ROUGE-L F1 with the nearest seed for a
     sample of the kept instructions. `texts` gives the instruction of each id that the samples
-    name. `generations` counts kept records by distance from the seeds (1: only human parents).
+    name. `faults` are samples of what each rule rejected or flagged, with what it found in the
+    verdict's `detail`. `generations` counts kept records by distance from the seeds (1: only human
+    parents).
     """
 
     kept: int
@@ -43,6 +47,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     nearest: list[float]
     samples: list[Record]
     rejects: dict[str, list[Record]]
+    faults: dict[str, list[Record]]
     texts: dict[str, str]
     seed_ids: frozenset[str]
     generations: dict[int, int]
@@ -78,9 +83,12 @@ def summarize(seeds: Sequence[SeedTask], records: Iterable[Record]) -> Summary:
     tally = {name: Counter[str]() for name in ("strategies", "teachers", "prompts")}
     samples, measured = _Lowest(KEPT_SAMPLES), _Lowest(MEASURED)
     rejects: dict[str, _Lowest] = {}
+    faults: dict[str, _Lowest] = {}
     kept = 0
     for order, record in enumerate(records):
         candidate = record.candidate
+        for rule, fault in _faults(record):
+            faults.setdefault(rule, _Lowest(FAULT_SAMPLES)).add(order, fault)
         if not record.verdict.kept:
             rejects.setdefault(record.verdict.reason, _Lowest(REJECTED_SAMPLES)).add(order, record)
             continue
@@ -113,11 +121,22 @@ def summarize(seeds: Sequence[SeedTask], records: Iterable[Record]) -> Summary:
         ),
         samples=shown,
         rejects=rejected,
+        faults={rule: found.records() for rule, found in faults.items()},
         texts={i: texts[i] for i in named if i in texts},
         seed_ids=frozenset(seed.id for seed in seeds),
         generations=dict(sorted(generations.items())),
         **{name: dict(found.most_common()) for name, found in tally.items()},
     )
+
+
+def _faults(record: Record) -> Iterator[tuple[str, Record]]:
+    """What rules found in a record, by rule, as records whose verdict says it in `detail`."""
+    verdict = record.verdict
+    if verdict.reason in RULES:
+        yield verdict.reason, record
+    for rule, note in zip(verdict.flags, verdict.notes, strict=False):
+        said = Verdict(candidate_id=verdict.candidate_id, detail=note)
+        yield rule, Record(candidate=record.candidate, verdict=said)
 
 
 def nearest_seed(instructions: Sequence[str], seeds: Sequence[str]) -> list[float]:

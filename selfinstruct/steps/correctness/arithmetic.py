@@ -21,7 +21,7 @@ _DENIED = re.compile(
 )
 # What may not stand before a sum or after a result: it would be a part of something longer.
 _OPEN_BEFORE = re.compile(
-    r"(?:[\w.,:=]|[)\]^/*+\u00d7\u00f7\u2212%\u221a-]\s?|==\s?|\b(?:[\d.]+|of|x|[a-z]|\d and)\s)$"
+    r"(?:[\w.,:=]|[)\]^/*+\u00d7\u00f7\u2212%\u221a-]\s?|==\s?|\b(?:[\d.]+|of|x|[a-z]|\d and)\s)\Z"
 )
 _OPEN_AFTER = re.compile(
     r"\s?(?:[-+*/^\u00d7\u00f7(:\u00b0]|x\b|[,.]\d|=|\d)|[\w%]"
@@ -46,7 +46,7 @@ def wrong_arithmetic(view: View) -> str:
 
 
 def _wrong_chain(view: View) -> str:
-    for whole, left, right in _chains(view.output[:MAX_TEXT]):
+    for whole, left, right in sums(view.output[:MAX_TEXT]):
         value = evaluate(left)
         said = stated(right.replace(" ", ""))
         if value is None or len(said) != 1 or _ambiguous(left):
@@ -58,8 +58,8 @@ def _wrong_chain(view: View) -> str:
     return ""
 
 
-def _chains(text: str) -> Iterator[tuple[str, str, str]]:
-    """Sums that stand alone, and their results."""
+def sums(text: str) -> Iterator[tuple[str, str, str]]:
+    """The sums in a text that stand alone with a result: whole, sum and result."""
     for match in _CHAIN.finditer(text):
         before = text[max(0, match.start() - 8) : match.start()]
         after = text[match.end() : match.end() + 60]

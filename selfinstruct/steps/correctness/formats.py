@@ -12,7 +12,10 @@ import orjson
 from selfinstruct.steps.rules.view import View
 
 MAX_SLOW = 200_000  # characters: YAML's parser takes seconds for a megabyte
-_FENCED = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)```", re.DOTALL)
+# A fence begins its line, so that a row of backticks is looked at once.
+_FENCED = re.compile(
+    r"^[ \t]{0,8}```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]{0,8}```", re.DOTALL | re.MULTILINE
+)
 _NAMES = {"json": "json", "xml": "xml", "csv": "csv", "yaml": "yaml", "yml": "yaml"}
 _ASKED = {
     name: re.compile(
@@ -39,7 +42,10 @@ def invalid_format(view: View) -> str:
         problem = _CHECKS[name](fenced[2].strip()) if name and fenced[2].strip() else ""
         if problem:
             return f"not {name.upper()}: {problem}"
-    if len(view.instruction) > 2000 or _OTHER.search(view.instruction):
+    named = view.folded["instruction"]
+    if len(named) > 2000 or not any(name in named for name in _ASKED):
+        return ""
+    if _OTHER.search(view.instruction):
         return ""
     asked = [name for name, pattern in _ASKED.items() if pattern.search(view.instruction)]
     if len(asked) != 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from selfinstruct.steps.rules.view import View, fold, quoted
+from selfinstruct.steps.rules.view import View, quoted
 
 MAX_ANSWER_WORDS = 12  # a longer answer is an explanation, and may say it in other words
 _CLASSIFY = re.compile(
@@ -34,8 +34,8 @@ _SPLIT = re.compile(r"\s*[,/|]\s*(?:or )?|\s+or\s+")
 
 def wrong_label(view: View) -> str:
     """A short answer in which none of the labels asked for stands."""
-    instruction = fold(view.instruction[:600])
-    if len(view.folded["output"].split(" ")) > MAX_ANSWER_WORDS or len(view.instruction) > 600:
+    instruction = view.folded["instruction"]
+    if len(instruction) > 600 or len(view.folded["output"].split(" ")) > MAX_ANSWER_WORDS:
         return ""
     labels = _labels(instruction)
     if len(labels) < 2:

@@ -9,7 +9,10 @@ import warnings
 from selfinstruct.steps.rules.view import View
 
 MAX_CODE = 100_000  # characters
-_FENCED = re.compile(r"```[ \t]*(?:python|py)3?[^\n]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_FENCED = re.compile(
+    r"^[ \t]{0,8}```[ \t]*(?:python|py)3?[^\n]*\n(.*?)^[ \t]{0,8}```",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
+)
 _PYTHON = re.compile(r"\bpython\b", re.IGNORECASE)
 # What no other language's first line looks like.
 _SURE = re.compile(

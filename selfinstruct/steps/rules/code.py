@@ -7,7 +7,8 @@ import re
 from selfinstruct.steps.rules.view import View
 
 _SIGNS = re.compile(
-    r"```|\bdef \w|\bfunction\b|=>|\breturn\b.*[;(]|[;{]\s*$|</\w|<\w+[ >]|\bimport \w|\bprint ?\(|"
+    r"```|\bdef \w|\bfunction\b|=>|\breturn\b.*[;(]|[;{]\s*$|</\w|<[a-z]\w*[ >]|\bimport \w|"
+    r"\bprint ?\(|"
     r"console\.|#include|\bSELECT\b.*\bFROM\b|\b(?:regex|regular expression|escape|latex|json|html|"
     r"xml|css|sql|python|java|javascript|c\+\+|bash|shell|code|string|markdown|unicode)\b|\\(?:[dwsb]|"
     r"begin|frac|left|sqrt|text)|\w\(\)",

@@ -10,8 +10,8 @@ from selfinstruct.steps.rules.code import looks_like_code
 from selfinstruct.steps.rules.view import Rule, View
 
 MIN_LETTERS = 40  # shorter texts are guesses
-MAX_TEXT = 2000  # characters looked at
-SURE = 0.8  # probability from which on a language counts
+MAX_TEXT = 500  # characters looked at
+SURE = 0.9  # probability from which on a language counts
 _LETTERS = re.compile(r"[^\W\d_]")
 # A task that names a language, or speaks of translating, may be answered in another one.
 _ABOUT_LANGUAGES = re.compile(

@@ -79,6 +79,8 @@ def phrase_rule(entries: list[PhraseRule]) -> Rule:
 
     def look(view: View) -> str:
         for entry, find, excuse in finders:
+            if entry.part == "any" and not find(view.whole):
+                continue
             for part in PARTS if entry.part == "any" else (entry.part,):
                 found = find(view.folded[part])
                 if found and not (
@@ -106,6 +108,8 @@ def _finder(entry: PhraseRule) -> Callable[[str], str]:
         return lambda text: bare.get(_bare(text), "") if len(text) <= longest else ""
 
     def find(text: str) -> str:
+        if not text:
+            return ""
         whole, bare = text, text.lstrip(_EDGES) if entry.place == "start" else text
         for phrase in phrases:
             text = whole if phrase[0] in _EDGES else bare

@@ -8,7 +8,9 @@ from selfinstruct.steps.rules.code import looks_like_code
 from selfinstruct.steps.rules.view import View, quoted
 
 # "[Your Name]", "[company name]": words in square brackets, no link, citation or list.
-_GAP = re.compile(r"(?<![\w\])!])\[([A-Za-z][A-Za-z'/]*(?: [A-Za-z'/]+){0,5})\](?![(\[:])")
+_GAP = re.compile(
+    r"(?<![\w\])!])\[(?!citation)([A-Za-z][A-Za-z'/]*(?: [A-Za-z'/]+){0,5})\](?![(\[:])"
+)
 _ASKED = re.compile(
     r"\b(?:templates?|forms?|blanks?|placeholders?|fill|letter format|screenplay|script|play|"
     r"dialogue|lyrics|songs?|poems?|flow ?charts?|diagrams?|mad ?libs?|grammar|syntax)\b|\[",

@@ -18,7 +18,8 @@ _LABEL = re.compile(r"[\w'-]+")
 _ABOUT_ADDRESS = re.compile(
     r"\b(?:urls?|domains?|hostnames?|protocols?|https|ssl|regex|regular expression|cite|citation|"
     r"reference list|bibliograph\w+|hyperlinks?|anchor|qr code|shorten\w*|pars(?:e|ing)|code|"
-    r"function|program|script|web address|email)\b",
+    r"function|program|script|web address|email|http request|api|endpoints?|link to|"
+    r"trust\w*|phishing|scam)\b",
     re.IGNORECASE,
 )
 _LINKED = re.compile(
@@ -26,9 +27,11 @@ _LINKED = re.compile(
     r"documents?|blogs?|papers?|links?|tweets?|stor(?:y|ies)|content|clips?|songs?|datasets?)\b",
     re.IGNORECASE,
 )
+# Nobody's site, or one whose pages are known by heart: a standard's, an API's, an encyclopedia's.
 _NOBODYS = re.compile(
-    r"(?:^|\.)(?:example\d*\.[a-z.]{2,6}|example|test|invalid|localhost|w3\.org|(?:your|my|some)[\w-]*"
-    r"\.[a-z.]{2,6}|(?:domain|website|company|site|abc|xyz)\.[a-z.]{2,6}|schema\.org)$"
+    r"(?:^|\.)(?:example\d*\.[a-z.]{2,6}|example|test|invalid|localhost|w3\.org|schema\.org|"
+    r"json-schema\.org|wikipedia\.org|python\.org|(?:your|my|some)[\w-]*(?:\.[a-z.]{2,6})?|"
+    r"(?:domain|website|company|site|abc|xyz)\.[a-z.]{2,6})$|^(?:api|cdn\w*)\."
 )
 _CITATIONS = (
     re.compile(
@@ -39,10 +42,15 @@ _CITATIONS = (
     re.compile(r"\b(arXiv): ?(\d{4}\.\d{4,5})"),
 )  # fmt: skip
 
+# One of these stands in each of them: a year, or the beginning of a number.
+_CITED = (" 19", " 20", " (19", " (20", "10.", "rXiv", "rxiv", "RXIV")
+
 
 def unseen_source(view: View) -> str:
     """A task that consists of a link to what it is about: an article, a picture, a page."""
-    if _ABOUT_ADDRESS.search(_URL.sub(" ", view.instruction[:2000])):
+    if not _may_link(view.input or view.instruction) or _ABOUT_ADDRESS.search(
+        _URL.sub(" ", view.instruction[:2000])
+    ):
         return ""
     if view.input:
         found = _URL.search(view.input[:2000])
@@ -53,6 +61,10 @@ def unseen_source(view: View) -> str:
     if found and _rest(view.instruction) <= 25 and _LINKED.search(view.instruction[:2000]):
         return f"only the link {quoted(found[0])} in the instruction"
     return ""
+
+
+def _may_link(text: str) -> bool:
+    return "//" in text or "www." in text.lower()
 
 
 def _rest(text: str) -> int:
@@ -66,7 +78,7 @@ def invented_link(view: View) -> str:
 
     A site's front page may well be known; a page inside it is made up as often as not.
     """
-    if "//" not in view.output and "www." not in view.output.lower():
+    if not _may_link(view.output):
         return ""
     task = view.task.lower()
     for match in _URL.finditer(view.output):
@@ -80,6 +92,8 @@ def invented_link(view: View) -> str:
 
 def invented_citation(view: View) -> str:
     """A scholarly citation, DOI or arXiv number that neither instruction nor input gives."""
+    if not any(sign in view.output for sign in _CITED):
+        return ""
     task = view.task
     for who, when, whole in _cited(view.output):
         name = who.split()[0]

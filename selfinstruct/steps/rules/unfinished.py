@@ -17,18 +17,15 @@ def unfinished(view: View) -> str:
     """An output that stops in mid-sentence, before a list's item, or inside a block of code.
 
     An open fence of code, an item without text, or a long last paragraph of sentences that ends
-    with a comma or without punctuation.
+    with a comma. A missing full stop alone is no sign: people leave it out.
     """
     text = view.output.rstrip()
     if text.count("```") % 2:
         return "an open block of code"
     if _BARE_ITEM.search(text[-24:]):
         return f"an item without text at the end: {quoted(text[-24:].strip())}"
-    if text.rpartition(" ")[2].startswith(("#", "@", "http", "www.")):
-        return ""
     last = text[-4000:].rpartition("\n")[2]
-    cut = last.endswith(",") or last[-1:].isalpha()
-    if cut and len(last.split()) >= _PROSE_WORDS and _SENTENCE_END.search(last):
+    if last.endswith(",") and len(last.split()) >= _PROSE_WORDS and _SENTENCE_END.search(last):
         return "" if looks_like_code(view) else f"ends with {quoted(text[-30:])}"
     return ""
 

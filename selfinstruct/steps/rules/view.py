@@ -37,6 +37,11 @@ class View:
         return {part: fold(getattr(self, part)) for part in PARTS}
 
     @cached_property
+    def whole(self) -> str:
+        """All parts, folded, as one text."""
+        return "\n".join(self.folded.values())
+
+    @cached_property
     def task(self) -> str:
         """Instruction and input as one text, as written."""
         return f"{self.instruction}\n{self.input}" if self.input else self.instruction
