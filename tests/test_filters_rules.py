@@ -441,6 +441,14 @@ def test_a_missing_detector_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> 
         all_rules(RulesConfig(other_language="flag"))
 
 
+def test_code_is_run_only_where_it_can_be_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without limits the recipe is refused before anything is judged."""
+    monkeypatch.setattr("selfinstruct.steps.correctness.sandbox.os.name", "nt")
+    with pytest.raises(RecipeError, match="needs Linux or macOS"):
+        all_checks(CorrectnessConfig(failing_python="flag"))
+    assert "failing_python" not in all_checks(CorrectnessConfig())
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

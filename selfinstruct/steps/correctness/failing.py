@@ -10,7 +10,7 @@ from selfinstruct.steps.rules.view import View
 def failing_python(view: View) -> str:
     """How the Python of the output fails in a limited child process (`sandbox.run_python`).
 
-    Raises `UserError` where this system cannot limit a child.
+    Raises `RecipeError` where this system cannot limit a child.
     """
     code = python_code(view)
     return run_python(code) if code and not syntax_error(code) else ""

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from selfinstruct.core.errors import UserError
+from selfinstruct.core.errors import RecipeError
 
 SECONDS = 5  # of processor time; four times as many on the clock
 MEMORY = 512 * 1024 * 1024  # bytes of address space
@@ -71,16 +71,21 @@ os._exit(0)
 _EXCUSED = frozenset({"EOFError", "ImportError", "OSError", "MemoryError"})
 
 
+def require_limits() -> None:
+    """Raises `RecipeError` where this system cannot limit a child."""
+    if os.name != "posix":
+        raise RecipeError(
+            "running code needs Linux or macOS; set filters.correctness.failing_python to off"
+        )
+
+
 def run_python(code: str, seconds: int = SECONDS) -> str:
     """How running `code` failed, in words, or "".
 
     No failure is: reading from the keyboard, a package or file that is not there, a network that is
-    not there. Raises `UserError` where this system cannot limit a child.
+    not there. Raises `RecipeError` where this system cannot limit a child.
     """
-    if os.name != "posix":
-        raise UserError(
-            "running code needs Linux or macOS; set filters.correctness.failing_python: off"
-        )
+    require_limits()
     with tempfile.TemporaryDirectory(prefix="selfinstruct-") as folder:
         (Path(folder) / "program.py").write_text(code, "utf-8", errors="replace")
         with (Path(folder) / "stderr").open("w+b") as errors:

@@ -16,6 +16,7 @@ from selfinstruct.steps.correctness.failing import failing_python
 from selfinstruct.steps.correctness.formats import invalid_format
 from selfinstruct.steps.correctness.labels import wrong_label
 from selfinstruct.steps.correctness.python_code import invalid_python
+from selfinstruct.steps.correctness.sandbox import require_limits
 from selfinstruct.steps.rules.characters import stray_characters
 from selfinstruct.steps.rules.inputs import input_repeated, missing_input
 from selfinstruct.steps.rules.language import other_language
@@ -119,7 +120,11 @@ def build_rules(config: RulesConfig) -> Rules:
 
 
 def build_correctness(config: CorrectnessConfig) -> Rules:
-    """The correctness checks of a recipe."""
+    """The correctness checks of a recipe.
+
+    Raises:
+        RecipeError: see `all_checks`.
+    """
     return Rules("correctness", all_checks(config), config.actions)
 
 
@@ -157,7 +162,13 @@ _CHECKS: dict[str, Rule] = {
 
 
 def all_checks(config: CorrectnessConfig) -> dict[str, Rule]:
-    """Every correctness check that is not off, by name, in the order they are tried."""
+    """Every correctness check that is not off, by name, in the order they are tried.
+
+    Raises:
+        RecipeError: `failing_python` is on where a child process cannot be limited.
+    """
+    if config.failing_python != "off":
+        require_limits()
     return {name: check for name, check in _CHECKS.items() if config.actions[name] != "off"}
 
 
