@@ -45,6 +45,7 @@ from selfinstruct.steps.privacy import enforce
 
 if TYPE_CHECKING:
     from selfinstruct.engine.selection import Selection
+    from selfinstruct.stages.compare import Comparison
     from selfinstruct.stages.dataset import DatasetSummary
     from selfinstruct.stages.evaluate import EvaluationSummary
     from selfinstruct.stages.export_student import Exported
@@ -233,6 +234,12 @@ class Run:
     def export_student(self, precision: str = "q8_0", **options: Any) -> Exported:
         """`aexport_student` for callers that do not await."""
         return run_sync(self.aexport_student(precision, **options))
+
+    def compare(self, other: str | Path) -> Comparison:
+        """This run's kept records beside another run, or any dataset; writes nothing."""
+        from selfinstruct.stages.compare import compare
+
+        return compare(self.folder.path, Path(other))
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""

@@ -241,8 +241,8 @@ async def test_every_part_is_there(folder: RunFolder) -> None:
     page = Parsed(folder.report.read_text("utf-8"))
     anchors = {attributes.get("id") for tag, attributes in page.elements if tag == "section"}
     assert anchors == {
-        "overview", "funnel", "money", "variety", "kept", "faults", "rejected", "training",
-        "evaluation", "provenance", "settings", "limits",
+        "overview", "funnel", "money", "variety", "diversity", "kept", "faults", "rejected",
+        "training", "evaluation", "provenance", "settings", "limits",
     }  # fmt: skip
     assert "6 of 8" in page.text
     assert "60.0%" in page.text

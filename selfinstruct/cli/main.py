@@ -31,6 +31,7 @@ COMMANDS = {
     "train-student": "Fine-tune the student on a run's dataset.",
     "export-student": "Write the student as a GGUF file, for llama.cpp and Ollama.",
     "evaluate": "Measure base and student on held-out records.",
+    "compare": "Show two runs or datasets side by side.",
     "report": "Write the run's report as one HTML file.",
     "publish": "Publish dataset and student in the Hub's format.",
     "prices": "Show the price table that bills are made from.",

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from selfinstruct import __version__
 from selfinstruct.core.recipe import Recipe
-from selfinstruct.core.types import SeedTask
+from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.accounts import BillLine, Funnel, bill, funnel
 from selfinstruct.engine.folder import RunFolder, write_atomically
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.spending import Spending, spending
+from selfinstruct.steps.charts.diversity import diversity_section
 from selfinstruct.steps.charts.faults import Found, faults_section
 from selfinstruct.steps.charts.markup import not_done, text
 from selfinstruct.steps.charts.numbers import count, percent
@@ -40,7 +41,17 @@ from selfinstruct.steps.charts.settings import (
 from selfinstruct.steps.charts.student import evaluation_section, training_section
 from selfinstruct.steps.charts.summary import Summary, summarize
 from selfinstruct.steps.charts.variety import variety_section
+from selfinstruct.steps.diversity.measures import Coverage, Diversity, coverage, measure
+from selfinstruct.steps.diversity.topics import Topic, can_find_topics, topics_of
 from selfinstruct.steps.filters.rules import REASONS
+
+
+class _Varied(NamedTuple):
+    """How varied the kept records are; `topics` is None where scikit-learn is not installed."""
+
+    found: Diversity
+    topics: list[Topic] | None
+    coverage: Coverage
 
 
 class _Run(NamedTuple):
@@ -52,6 +63,7 @@ class _Run(NamedTuple):
     bill: list[BillLine]
     spending: Spending | None
     summary: Summary | None
+    varied: _Varied | None
     dataset: dict[str, Any] | None
     training: dict[str, Any] | None
     evaluation: dict[str, Any] | None
@@ -102,11 +114,13 @@ def _gather(folder: RunFolder) -> _Run:
     evaluation = folder.read_json(folder.evaluation / "evaluation.json")
     seeds: list[SeedTask] = []
     counts, lines, went, summary, seconds = None, [], None, None, {}
+    varied: _Varied | None = None
     if folder.db_path.is_file():
         with Ledger.read(folder.db_path) as ledger:
             seeds = ledger.seeds()
             counts, lines, went = funnel(ledger), bill(ledger), spending(ledger)
             summary = summarize(seeds, ledger.records())
+            varied = _varied(seeds, [record.candidate for record in ledger.records(kept=True)])
             seconds = _worked(ledger)
     for stage, made in (("train", training), ("evaluate", evaluation)):
         if made and made.get("seconds"):
@@ -118,11 +132,17 @@ def _gather(folder: RunFolder) -> _Run:
         bill=lines,
         spending=went,
         summary=summary,
+        varied=varied,
         dataset=folder.read_json(folder.dataset / "dataset.json"),
         training=training,
         evaluation=evaluation,
         seconds=seconds,
     )
+
+
+def _varied(seeds: list[SeedTask], kept: list[Candidate]) -> _Varied:
+    topics = topics_of([c.instruction for c in kept])[0] if can_find_topics() else None
+    return _Varied(measure(kept), topics, coverage(seeds, kept))
 
 
 def _worked(ledger: Ledger) -> dict[str, float]:
@@ -182,6 +202,9 @@ def _add_records(page: Page, run: _Run, command: str) -> None:
     rouge = run.recipe.filters.rouge
     threshold = rouge.threshold if rouge.enabled and rouge.field == "instruction" else None
     page.add("variety", "Variety", variety_section(page, run.summary, threshold))
+    if run.varied is not None and run.funnel.kept:
+        instructions = {seed.id: seed.instruction for seed in run.seeds}
+        page.add("diversity", "Diversity", diversity_section(*run.varied, instructions))
     page.add("kept", "Kept records", kept_section(run.summary))
     page.add("faults", "Faults found", _faults(run.recipe, run.funnel, run.summary))
     page.add("rejected", "Rejected candidates", rejected_section(run.summary, run.funnel.rejected))

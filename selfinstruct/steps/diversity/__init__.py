@@ -1,0 +1,1 @@
+"""How varied a set of records is, by itself and beside another."""
