@@ -17,7 +17,14 @@ from click.testing import CliRunner
 from selfinstruct.cli.main import cli
 from selfinstruct.core.errors import UserError
 from selfinstruct.steps import processes
-from selfinstruct.steps.launch import ZERO3, Launch, Sharding, accelerate_config, plan_launch
+from selfinstruct.steps.launch import (
+    ZERO3,
+    Launch,
+    Sharding,
+    accelerate_config,
+    plan_launch,
+    train_command,
+)
 from tests.tiny_student import make_base, make_run
 
 RUN = Path("/runs/my run")
@@ -194,3 +201,15 @@ def test_the_command_writes_the_files_and_prints_the_line(
     if importlib.util.find_spec("deepspeed") is None:
         result = CliRunner().invoke(cli, ["train-student", str(folder.path), *arguments, "--go"])
         assert "pip install deepspeed" in str(result.exception)
+
+
+@pytest.mark.slow
+def test_processes_are_started_and_their_fault_is_told(tmp_path: Path) -> None:
+    """Two processes train one student; where they fail, the exit code is that of the fault."""
+    base = make_base(tmp_path / "base")
+    student = {"max_steps": 2, "merge": False}
+    folder = make_run(tmp_path / "run", base, student=student)
+    assert processes.run_processes(train_command(folder.path), 2) == 0
+    assert (folder.student / "training.json").is_file()
+    make_run(folder.path, base, student=student | {"max_length": 9999})
+    assert processes.run_processes(train_command(folder.path), 2) == UserError.exit_code

@@ -22,8 +22,10 @@ from selfinstruct.steps.planning.model import ModelSize
 GPU_SHARE = 0.4
 FULL_WIDTH = 4096
 # What a processor spends beside products of matrices, in products' time, and on each layer's calls
-# for each micro-batch, in seconds; both measured with this trainer.
+# for each micro-batch, in seconds; both measured with this trainer. The loss computes the head's
+# rows once more for their gradient and passes over the logits several times: as much again.
 CPU_BESIDE = 1.3
+CPU_HEAD = 2.0
 CPU_LAYER_SECONDS = 0.0006
 CALIBRATION_SECONDS = 0.4
 
@@ -103,5 +105,7 @@ def training_seconds(
         operations *= 1 + forward_share(method)
     if speed.peak is not None:
         return operations / speed.flops
+    tokens = sum(rows * length for rows, length in batches)
+    operations += (CPU_HEAD - 1) * (3 if method == "full" else 2) * 2 * model.head * tokens
     calls = len(batches) * model.layers * CPU_LAYER_SECONDS * (1.5 if recompute else 1)
     return operations / speed.flops * CPU_BESIDE + calls
