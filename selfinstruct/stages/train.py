@@ -54,6 +54,7 @@ from selfinstruct.steps.training.loading import (
 )
 from selfinstruct.steps.training.masks import Shown, show
 from selfinstruct.steps.training.measures import spread
+from selfinstruct.steps.training.outcome import summarize
 from selfinstruct.steps.training.own_data import read_conversations, read_pairs
 from selfinstruct.steps.training.plan import Plan, arrange, is_main_process, process_count
 from selfinstruct.steps.training.progress import OnProgress
@@ -61,22 +62,18 @@ from selfinstruct.steps.training.records import read_split
 from selfinstruct.steps.training.runtime import (
     check_packages,
     choose_device,
-    describe_device,
     prepare_process,
     quiet,
     use_all_cores,
-    versions,
     weight_dtype,
 )
 from selfinstruct.steps.training.summary import (
     SUMMARY,
-    Actual,
     TrainSummary,
-    best_note,
     parse_summary,
 )
 from selfinstruct.steps.training.trackers import check_trackers
-from selfinstruct.steps.training.trainer import SUPERVISED, Aside, Fitted, fit
+from selfinstruct.steps.training.trainer import SUPERVISED, Aside, fit
 
 STAGE = "train"
 FORMAT = 1  # raise it when the same settings and records are to give another student
@@ -349,9 +346,21 @@ class _Training:
         roomy = aside.outlook.merging <= aside.outlook.have
         device = self.device if roomy else "cpu"
         merged_dtype = self._export(model, examples, device) if is_main_process() else None
-        summary = self._summary(examples, fitted, aside.outlook, merged_dtype, clock())
-        notes = [*summary.notes, *(note for stage in stages for note in stage.notes)]
-        return msgspec.structs.replace(summary, later=later, notes=notes)
+        return summarize(
+            self.base,
+            self.form,
+            self.lessons,
+            fitted,
+            method=self.config.method,
+            device=self.device,
+            outlook=aside.outlook,
+            hour_price=aside.hour_price,
+            merged_dtype=merged_dtype,
+            later=later,
+            notes=[note for stage in stages for note in stage.notes],
+            seconds=clock(),
+            fingerprint=self.done_mark,
+        )
 
     def _whole(self, saved: Path) -> Any:
         """The trained model, of which each process had a part, loaded on the processor."""
@@ -384,59 +393,6 @@ class _Training:
         prompts = [examples.kept[at].prompt for at in chosen]
         with replacing(merged) as new:
             return merge(self.base, adapter, new, self.form, prompts, device)
-
-    def _summary(
-        self,
-        examples: Examples,
-        fitted: Fitted,
-        outlook: Outlook,
-        merged_dtype: str | None,
-        seconds: float,
-    ) -> TrainSummary:
-        shown = {"instruction": "{instruction}", "input": "{input}"}
-        return TrainSummary(
-            base=self.base.name,
-            base_hub_id=self.base.hub_id,
-            base_license=self.base.license,
-            method=self.config.method,
-            trainable_params=fitted.trainable_params,
-            total_params=fitted.total_params,
-            max_length=self.lessons.max_length,
-            device=describe_device(self.device),
-            seconds=round(seconds, 1),
-            steps=len(fitted.losses),
-            epochs=round(fitted.examples_seen / len(examples.kept), 3),
-            train_records=len(examples.kept),
-            tokens=sum(step.tokens for step in fitted.losses),
-            useful_tokens=fitted.useful_tokens,
-            padded_tokens=fitted.padded_tokens,
-            truncated=len(examples.truncated),
-            fully_masked=len(examples.fully_masked),
-            losses=fitted.losses,
-            held_out=fitted.held_out,
-            best_step=fitted.best_step,
-            plan=outlook,
-            actual=Actual(
-                micro_batch_size=fitted.micro_batch_size,
-                peak_bytes=fitted.peak_bytes,
-                seconds=round(fitted.seconds, 3),
-                corrected_seconds=fitted.corrected_seconds,
-                cost=_cost(fitted.seconds, self.config.gpu_hour_price),
-                kwh=fitted.kwh,
-            ),
-            merged=None if merged_dtype is None else "student/merged",
-            merged_dtype=merged_dtype,
-            adapter=None if self.config.method == "full" else "student/adapter",
-            prompt_format=self.form.kind,
-            prompt=self.form.prompt(shown),
-            notes=[
-                *self.lessons.notes,
-                *fitted.notes,
-                *best_note(fitted.best_step, len(fitted.losses)),
-            ],
-            versions=versions(),
-            fingerprint=self.done_mark,
-        )
 
 
 @contextlib.contextmanager
