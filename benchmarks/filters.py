@@ -19,7 +19,7 @@ from typing import Any
 from harness import HERE, Findings, Finished, machine, run, table, versions, write
 
 RESULTS = HERE / "results" / "filters.json"
-PACKAGES = ("selfinstruct", "numpy", "rapidfuzz", "datasketch")
+PACKAGES = ("selfinstruct", "numba", "numpy", "rapidfuzz", "datasketch", "rouge-score")
 
 
 def drive(job: str, count: int) -> Finished:
@@ -28,15 +28,65 @@ def drive(job: str, count: int) -> Finished:
 
 
 def novelty(found: Findings, quick: bool) -> None:
-    """Alpaca's instructions from text to decisions, at 0.7 with Alpaca's tokenizer."""
+    """Alpaca's instructions from text to decisions, beside Alpaca's own code on a slice of them."""
     done = drive("novelty", 5_000 if quick else 52_002)
-    row: dict[str, Any] = {**done.said, "peak_rss_mb": done.rss_mb}
+    own = drive("alpaca", 20 if quick else 200).said
+    row: dict[str, Any] = {
+        **done.said,
+        "peak_rss_mb": done.rss_mb,
+        "times_faster": own["whole_cpu_s"] / done.said["cpu_s"],
+    }
     table("Novelty of Alpaca's instructions", [row])
+    table("Alpaca's own check, one process, without its process pool", [own])
     if not quick:
         found.target("novelty: CPU from text to decisions", row["cpu_s"], 2.0, "s")
         found.target("novelty: peak memory", done.rss_mb, 600, "MB")
+        faster = float(row["times_faster"])
+        found.target("novelty: next to Alpaca's own code", faster, 10_000, "times", at_least=True)
     if row["real"]:
         found.target("novelty: published rows dropped", row["dropped"], 0, "rows")
+    found.note(**row, alpacas_own=own)
+
+
+def online(found: Findings, quick: bool) -> None:
+    """One candidate after the other, checked and added."""
+    bounds = {5_000: 100} if quick else {50_000: 100, 500_000: 250}
+    rows = [drive("online", pool).said for pool in bounds]
+    table("Novelty of one candidate at a time", rows)
+    for row, (pool, bound) in zip(rows, bounds.items(), strict=True):
+        found.target(f"online: mean at {pool}", row["mean_us"], bound, "us")
+        found.target(f"online: longest at {pool}", row["longest_ms"], 50, "ms")
+    found.note(pools=rows)
+
+
+def large(found: Findings, quick: bool) -> None:
+    """Half a million texts: Alpaca's sentences and perturbed copies of them."""
+    count = 60_000 if quick else 500_000
+    done = drive("novelty", count)
+    row: dict[str, Any] = {**done.said, "peak_rss_mb": done.rss_mb}
+    table(f"Novelty of {count} sentences", [row])
+    found.target("large: CPU from text to decisions", row["cpu_s"], 60, "s")
+    found.target("large: peak memory", done.rss_mb, 2048, "MB")
+    found.note(**row)
+
+
+def equal(found: Findings, quick: bool) -> None:
+    """Decisions, neighbours and scores beside rouge_score's, in two orders."""
+    row = drive("equal", 2_000 if quick else 20_000).said
+    table("Beside rouge_score", [row])
+    found.target("equal: decisions that differ from rouge_score's", row["differing"], 0, "rows")
+    found.note(**row)
+
+
+def near(found: Findings, quick: bool) -> None:
+    """Near-duplicates among perturbed rows, beside counting all shared n-grams."""
+    done = drive("near", 6_000 if quick else 50_000)
+    row = done.said
+    table("Near-duplicates", [row])
+    if not quick:
+        found.target("near: CPU from text to decisions", row["cpu_s"], 3.0, "s")
+    found.target("near: recall at 0.7", row["recall"], 0.99, "", at_least=True)
+    found.target("near: precision at 0.7", row["precision"], 1.0, "", at_least=True)
     found.note(**row)
 
 
@@ -80,6 +130,10 @@ def faults(found: Findings, quick: bool) -> None:
 
 PARTS: dict[str, Callable[[Findings, bool], None]] = {
     "novelty": novelty,
+    "online": online,
+    "large": large,
+    "equal": equal,
+    "near": near,
     "semantic": semantic,
     "roots": roots,
     "faults": faults,

@@ -18,6 +18,7 @@ from selfinstruct.core.types import Candidate, Record, SeedTask, Verdict
 from selfinstruct.engine.accounts import BEYOND_TARGET
 from selfinstruct.engine.dispatch import Counters
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.sketch_book import SketchBook
 from selfinstruct.engine.steering import Course, MarginalPrice, SlotYield, Steering
 from selfinstruct.steps.filters.judge import Judge, build_filters, rule_files
 from selfinstruct.steps.strategies.shapes import Pool, PoolView
@@ -70,7 +71,7 @@ class Judging:
         self._config = config
         self._ledger = ledger
         self._pool = Pool(seeds)
-        self._judge = Judge(build_filters(filters))
+        self._judge = Judge(build_filters(filters, SketchBook(ledger)))
         self._kept_after: list[int] = []  # records kept up to and including slot i
         self._steering = Steering(
             [strategy.kind for strategy in config.strategies], [seed.id for seed in seeds]

@@ -59,6 +59,9 @@ CREATE TABLE IF NOT EXISTS scores (
     kind TEXT NOT NULL, item TEXT NOT NULL, value REAL, PRIMARY KEY (kind, item)
 ) WITHOUT ROWID;
 
+-- MinHash bands of long texts, by a hash of the text and of what made them; recomputable.
+CREATE TABLE IF NOT EXISTS sketches (key BLOB PRIMARY KEY, bands BLOB NOT NULL) WITHOUT ROWID;
+
 -- Requests handed to a provider's batch API. `state` goes from 'writing' over 'ready', 'uploaded',
 -- 'creating' and 'submitted' to 'ended', or to 'void' where no such batch came to be; it is written
 -- before the step it names. `marker` is our name for the batch, `provider_id` the provider's.

@@ -96,8 +96,9 @@ class IndexPool:
         self._kind = kind
         self._arguments = arguments
         self._join: Join | None = None  # at work once `_held` is None
-        # What the small index holds, for as long as it may have to move.
-        self._held: list[Words] | None = [] if find_spec("numba") else None
+        # What the small index holds, for as long as it may have to move. As text, not as lists of
+        # words: the garbage collector need not look through it.
+        self._held: list[str] | None = [] if find_spec("numba") else None
 
     def __len__(self) -> int:
         return len(self._index)
@@ -115,7 +116,7 @@ class IndexPool:
         """Remember a word list."""
         self._index.add(words)
         if self._held is not None:
-            self._held.append(words)
+            self._held.append(" ".join(words))
             if len(self._held) >= SWITCH and compiling(self._kind).done():
                 self._move(MOVED_AT_ONCE)
 
@@ -146,9 +147,10 @@ class IndexPool:
             return
         if self._join is None:
             made: Join = ready.result()(*self._arguments)
-            made.learn([*self._held[:SWITCH], *coming[:SWITCH]])
+            first = [text.split() for text in self._held[:SWITCH]]
+            made.learn([*first, *coming[:SWITCH]])
             self._join = made
         moved = len(self._join)
-        self._join.add_all(self._held[moved : moved + count])
+        self._join.add_all([text.split() for text in self._held[moved : moved + count]])
         if len(self._join) == len(self._held):
             self._index, self._held = self._join, None

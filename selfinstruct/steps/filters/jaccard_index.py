@@ -13,11 +13,16 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from selfinstruct.steps.filters.rouge_index import Near
+
+if TYPE_CHECKING:
+    from selfinstruct.steps.filters.minhash import Sketches
 
 LONG = 512  # n-grams up to which a text is found exactly
 MAX_WORDS = 10_000  # of a text that are compared
@@ -76,9 +81,11 @@ class Bander:
     Args:
         threshold: the similarity that the bands are chosen for.
         ngram: words in an n-gram.
+        sketches: keeps the bands of long texts over sessions.
     """
 
-    def __init__(self, threshold: float, ngram: int) -> None:
+    def __init__(self, threshold: float, ngram: int, sketches: Sketches | None = None) -> None:
+        self._sketches = sketches
         self._shape = bands_and_rows(threshold)
         self._ngram = ngram
         # Such a text may be near one of more than `LONG` n-grams.
@@ -95,7 +102,17 @@ class Bander:
         """The bands of a text that is long, or near enough to it; none for others."""
         if len(words) < self._shortest:
             return ()
-        return self(grams(words[:MAX_WORDS], self._ngram))
+        words = words[:MAX_WORDS]
+        if self._sketches is None:
+            return self(grams(words, self._ngram))
+        made_by = f"{SCHEME} {SEED} {self._shape} {self._ngram} "
+        text = (made_by + " ".join(words)).encode("utf-8", "surrogatepass")
+        key = blake2b(text, digest_size=16).digest()
+        if (kept := self._sketches.get(key)) is not None:
+            return tuple(np.frombuffer(kept, "<i8").tolist())
+        bands = self(grams(words, self._ngram))
+        self._sketches.put(key, np.array(bands, "<i8").tobytes())
+        return bands
 
     def __call__(self, found: Grams) -> tuple[int, ...]:
         """One integer for each band; none for an empty set."""

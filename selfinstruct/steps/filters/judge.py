@@ -23,6 +23,7 @@ from selfinstruct.steps.filters import (
     shape,
     wording,
 )
+from selfinstruct.steps.filters.minhash import Sketches
 from selfinstruct.steps.filters.wording_rules import load_rules
 from selfinstruct.steps.rules.phrases import load_phrases
 
@@ -42,8 +43,10 @@ REASONS: dict[str, str] = {
 SCREENING = frozenset({"shape", "wording", "copied"})
 
 
-def build_filters(config: FiltersConfig) -> list[Filter]:
+def build_filters(config: FiltersConfig, sketches: Sketches | None = None) -> list[Filter]:
     """The filters that `config` asks for, in the order they are tried.
+
+    `sketches` keeps what is dear to work out from a text alone, over sessions.
 
     Raises:
         RecipeError: the wording rules cannot be read, or a threshold cannot be served.
@@ -62,7 +65,8 @@ def build_filters(config: FiltersConfig) -> list[Filter]:
     if rouge.enabled:
         filters.append(novelty.Novelty(rouge.threshold, rouge.field, rouge.tokenizer))
     if config.minhash.enabled:
-        filters.append(minhash.NearDuplicate(config.minhash.threshold, config.minhash.ngram))
+        near = config.minhash
+        filters.append(minhash.NearDuplicate(near.threshold, near.ngram, sketches))
     if config.semantic.enabled:
         filters.append(semantic.Semantic(config.semantic.threshold, config.semantic.model))
     return filters

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
@@ -26,7 +26,14 @@ MIN_THRESHOLD = 0.02  # below it single rows do not reach the recall with any sa
 ROWS_AT_ONCE = 4096  # texts that `near_mask` holds as words
 
 
-def _pool(threshold: float, ngram: int) -> IndexPool:
+class Sketches(Protocol):
+    """Where the MinHash bands of long texts are kept, by a hash of the text and what made them."""
+
+    def get(self, key: bytes) -> bytes | None: ...  # noqa: D102
+    def put(self, key: bytes, bands: bytes) -> None: ...  # noqa: D102
+
+
+def _pool(threshold: float, ngram: int, sketches: Sketches | None = None) -> IndexPool:
     # Here, as naming the reasons must not cost the import of numpy.
     from selfinstruct.steps.filters.index_pool import IndexPool
     from selfinstruct.steps.filters.jaccard_index import Bander, GramIndex
@@ -36,7 +43,7 @@ def _pool(threshold: float, ngram: int) -> IndexPool:
             f"filters.minhash.threshold is {threshold:g}: must be at least {MIN_THRESHOLD:g}, "
             "or set filters.minhash.enabled: false"
         )
-    bander = Bander(threshold, ngram)
+    bander = Bander(threshold, ngram, sketches)
     small = GramIndex(threshold, ngram, bander)
     return IndexPool(small, "jaccard", threshold, ngram, bander)
 
@@ -50,6 +57,7 @@ class NearDuplicate:
     Args:
         threshold: `MIN_THRESHOLD` <= threshold <= 1; at 1 only equal sets of n-grams are rejected.
         ngram: words in an n-gram.
+        sketches: keeps the bands of long texts, so that a run that continues need not make them.
 
     Raises:
         RecipeError: `threshold` is too low to be found by bands.
@@ -57,9 +65,11 @@ class NearDuplicate:
 
     name = "minhash"
 
-    def __init__(self, threshold: float = 0.7, ngram: int = 3) -> None:
+    def __init__(
+        self, threshold: float = 0.7, ngram: int = 3, sketches: Sketches | None = None
+    ) -> None:
         self._threshold = threshold
-        self._pool = _pool(threshold, ngram)
+        self._pool = _pool(threshold, ngram, sketches)
         self._item_ids: list[str] = []
         self._last: tuple[str, list[str]] = ("", [])
 
