@@ -33,8 +33,9 @@ def main() -> int:
             assert (site / "selfinstruct" / "_data" / name).is_file(), f"{name} is not in the wheel"
         ignored = shutil.ignore_patterns("__pycache__", *CHECKOUT_ONLY)
         shutil.copytree(ROOT / "tests", work / "run" / "tests", ignore=ignored)
-        # Documents are no part of the wheel; some tests hold them against the installed code.
-        shutil.copytree(ROOT / "docs", work / "run" / "docs")
+        # No part of the wheel; some tests hold them against the installed code.
+        for name in ("docs", "benchmarks"):
+            shutil.copytree(ROOT / name, work / "run" / name, ignore=ignored)
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / name, work / "run")
         check = "import selfinstruct, pathlib; print(pathlib.Path(selfinstruct.__file__).parent)"
