@@ -193,6 +193,9 @@ def license_of(package: str) -> str:
         if line and line[0] != "UNKNOWN" and "::" not in line[0] and len(line[0]) < 120:
             return line[0]
     named = [c.split(" :: ")[-1] for c in about.get_all("Classifier", []) if "License" in c]
+    if not named:  # only the licence itself: its title
+        text = metadata.distribution(package).read_text("licenses/LICENSE") or ""
+        named = text.strip().splitlines()[:1]
     return ", ".join(named)
 
 

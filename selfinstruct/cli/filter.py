@@ -13,9 +13,13 @@ from selfinstruct.cli.common import console, json_option, print_json
 from selfinstruct.core.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from selfinstruct.core.recipe import FiltersConfig
     from selfinstruct.core.types import Verdict
     from selfinstruct.stages.filter import FilterSummary, OnChunk
     from selfinstruct.steps.rows.chunks import Chunk
+    from selfinstruct.steps.rows.sieve import RowFunnel
     from selfinstruct.steps.rows.source import Source
 
 SNIPPET = 100
@@ -58,6 +62,13 @@ SNIPPET = 100
     type=click.Choice(["jsonl", "json", "parquet", "csv", "hub"]),
     help="The format of OUT where its ending does not say.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["stream", "daft"]),
+    default="stream",
+    show_default=True,
+    help="daft finds near-duplicates, and nothing else, among more rows than memory holds.",
+)
 @click.option("--explain", is_flag=True, help="Print a line for each row: what became of it, why.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
 @json_option
@@ -70,6 +81,7 @@ def command(
     overrides: tuple[str, ...],
     columns: str | None,
     fmt: str | None,
+    engine: str,
     explain: bool,
     force: bool,
     as_json: bool,
@@ -84,6 +96,10 @@ def command(
     from selfinstruct.stages.filter import filter_file
 
     config = load_filters(filters, overrides)
+    if engine == "daft":
+        wrong = {"rejected": rejected, "against": against, "format": fmt, "explain": explain}
+        _at_scale(data, out, config, _columns(columns), force, as_json, wrong)
+        return
     busy = as_json or out == "-"  # standard output holds data, so words go elsewhere
     with _watching(explain, to_stderr=busy) as on_chunk:
         summary = filter_file(
@@ -103,6 +119,30 @@ def command(
         print_json(summary)
     else:
         _print(summary, to_stderr=busy)
+
+
+def _at_scale(
+    data: str,
+    out: str,
+    config: FiltersConfig,
+    columns: dict[str, str],
+    force: bool,
+    as_json: bool,
+    wrong: dict[str, Any],
+) -> None:
+    from selfinstruct.stages.filter_scale import filter_at_scale
+
+    for name, given in wrong.items():
+        if given:
+            raise UserError(f"--{name} is not for --engine daft; its folder has rejected rows")
+    if not config.minhash.enabled:
+        raise UserError("filters.minhash.enabled is false, and --engine daft does nothing else")
+    funnel = filter_at_scale(data, out, config=config.minhash, columns=columns, force=force)
+    if as_json:
+        print_json(funnel)
+    else:
+        _print_funnel(funnel, console())
+        click.echo(out)
 
 
 def _columns(text: str | None) -> dict[str, str]:
@@ -172,9 +212,17 @@ def _begins(value: Any) -> str:
 
 
 def _print(summary: FilterSummary, *, to_stderr: bool) -> None:
+    out = console(stderr=to_stderr)
+    _print_funnel(summary.funnel, out)
+    if summary.against:
+        out.print(f"novel against {summary.against:,} rows")
+    for name in summary.wrote:
+        out.print(name, markup=False)
+
+
+def _print_funnel(funnel: RowFunnel, out: Console) -> None:
     from rich.table import Table
 
-    funnel = summary.funnel
     table = Table(box=None, pad_edge=False, padding=(0, 2), show_header=False)
     table.add_column(justify="right")
     table.add_column()
@@ -184,9 +232,4 @@ def _print(summary: FilterSummary, *, to_stderr: bool) -> None:
         table.add_row(f"{number:,}", f"    of them flagged: {rule.replace('_', ' ')}")
     for reason, number in funnel.rejected.items():
         table.add_row(f"[red]{number:,}[/]", f"  {reason.replace('_', ' ')}")
-    if summary.against:
-        table.add_row(f"{summary.against:,}", "rows to be novel against")
-    out = console(stderr=to_stderr)
     out.print(table)
-    for name in summary.wrote:
-        out.print(name, markup=False)

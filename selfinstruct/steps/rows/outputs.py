@@ -141,11 +141,8 @@ class Writing:
 
     def describe(self, funnel: RowFunnel, data: str) -> None:
         """In a folder, write its card and its mark."""
-        if self._folder is None:
-            return
-        (self._folder / "README.md").write_text(_card(funnel, data), "utf-8")
-        told = orjson.dumps(msgspec.to_builtins(funnel), option=orjson.OPT_INDENT_2)
-        (self._folder / MARK).write_bytes(told + b"\n")
+        if self._folder is not None:
+            describe_folder(self._folder, funnel, data)
 
 
 class _LateSink:
@@ -228,11 +225,18 @@ def _check_folder(path: Path) -> None:
         )
 
 
+def describe_folder(folder: Path, funnel: RowFunnel, data: str) -> None:
+    """Write a folder's card, and the mark by which `--force` knows it."""
+    (folder / "README.md").write_text(_card(funnel, data), "utf-8")
+    told = orjson.dumps(msgspec.to_builtins(funnel), option=orjson.OPT_INDENT_2)
+    (folder / MARK).write_bytes(told + b"\n")
+
+
 def _card(funnel: RowFunnel, data: str) -> str:
     """A short README.md: the front matter that names the files, and the funnel."""
-    configs = [{"config_name": "default", "data_files": split_file("default", "train")}]
+    configs = [{"config_name": "default", "data_files": "data/train-*.parquet"}]
     if funnel.rejected:
-        configs.append({"config_name": "rejected", "data_files": split_file("rejected", "train")})
+        configs.append({"config_name": "rejected", "data_files": "rejected/train-*.parquet"})
     front = yaml.safe_dump({"configs": configs}, sort_keys=False)
     rows = [("read", funnel.read), ("kept", funnel.kept), *funnel.rejected.items()]
     table = "\n".join(f"| {name} | {number:,} |" for name, number in rows)

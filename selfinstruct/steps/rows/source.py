@@ -57,6 +57,16 @@ class Files:
         self.size = sum(file.stat().st_size for file in self.files)
 
     @property
+    def all_parquet(self) -> bool:
+        """Whether every file is Parquet."""
+        return set(self._kinds) == {"parquet"}
+
+    @property
+    def names(self) -> list[str]:
+        """The files' names, as `Found.where` has them."""
+        return [_relative(file, self._root) for file in self.files]
+
+    @property
     def done(self) -> int:
         """Bytes of `size` that were read so far, as nearly as it is known."""
         at = 0 if self._open is None or self._open.closed else self._open.tell()

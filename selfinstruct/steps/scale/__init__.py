@@ -1,0 +1,1 @@
+"""Near-duplicates over more rows than memory holds, as Daft dataframes."""
