@@ -528,6 +528,9 @@ class StudentConfig(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     merge: bool = True
     """Also write the student as one model, adapter merged."""
+    sparse_head: bool = False
+    """On a processor, run the output layer only where an answer's token is predicted: the same loss
+    for less work. `--plan` does not count with it: it takes less memory and time than foreseen."""
     gpu_hour_price: Decimal = Field(default=Decimal(0), ge=0)
     """Dollars per hour of this machine, for the bill."""
     eval_steps: int | None = Field(default=None, ge=1)

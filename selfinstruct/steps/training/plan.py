@@ -35,6 +35,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     save_steps: int
     seed: int
     device: str
+    sparse_head: bool = False
 
 
 class StepLog(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from selfinstruct.steps.training.answer_loss import add_answer_head
 from selfinstruct.steps.training.setup import Setup, keep_precision, one_gpu
 
 
@@ -22,7 +23,8 @@ def build(setup: Setup) -> Any:
         "input_ids": [row.prompt + row.answer for row in setup.rows],
         "labels": [[-100] * len(row.prompt) + row.labels for row in setup.rows],
     }
-    trainer = SFTTrainer(
+    trainer_class = _answer_trainer() if setup.plan.sparse_head else SFTTrainer
+    trainer = trainer_class(
         model=setup.model,
         args=one_gpu(arguments, setup.plan),
         train_dataset=Dataset.from_dict(columns).select(setup.order),
@@ -31,3 +33,35 @@ def build(setup: Setup) -> Any:
     )
     keep_precision(setup.model)
     return trainer
+
+
+def _answer_trainer() -> Any:
+    from trl import SFTTrainer
+
+    class AnswerTrainer(SFTTrainer):  # type: ignore[misc]  # the library is untyped
+        """SFTTrainer with a loss that is computed on answers alone, and no other figures."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            # TRL's own kernel does the same on GPUs; what scales its logits is left to TRL too.
+            kernel = self.args.device.type in ("cuda", "xpu")
+            sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+            self._ours = not (kernel or sharded) and add_answer_head(self.model)
+
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            if not self._ours or return_outputs or num_items_in_batch is None:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # Padding is on the right, where causal attention never looks, and has no labels.
+            # Without its mask, attention skips what lies above the diagonal.
+            seen = {name: value for name, value in inputs.items() if name != "attention_mask"}
+            loss = model(**seen, answer_loss=True)
+            # The count is of all processes, whose gradients are then averaged.
+            return loss / num_items_in_batch * self.accelerator.num_processes
+
+    return AnswerTrainer

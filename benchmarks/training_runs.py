@@ -1,0 +1,138 @@
+"""One training of the benchmark, as a process of its own; `training.py` starts it.
+
+    python benchmarks/training_runs.py {ours,trl} --model FOLDER --data FILE --count 512
+
+The last line it prints is JSON: what the training took and the loss on held-out records, which both
+trainings measure by the same code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SEED = 7
+# The same for both: what a user of either would set for LoRA on a model this small.
+LEARNING_RATE, BATCH, RANK, ALPHA = 2e-4, 8, 16, 32
+
+
+def records(
+    path: Path, count: int, held_out: int
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """`count` training records and `held_out` others, drawn by a fixed seed."""
+    import random
+
+    rows = json.loads(path.read_text("utf-8"))
+    chosen = random.Random(SEED).sample(range(len(rows)), count + held_out)
+    picked = [{"id": str(at), **rows[at]} for at in chosen]
+    return picked[:count], picked[count:]
+
+
+def ours(model_folder: Path, train: list[dict[str, str]], work: Path) -> dict[str, Any]:
+    """`selfinstruct`'s training with `sparse_head`, else the recipe's defaults."""
+    import torch
+
+    from selfinstruct.core.recipe import StudentConfig
+    from selfinstruct.steps.training.adapters import add_adapter
+    from selfinstruct.steps.training.format import StudentFormat
+    from selfinstruct.steps.training.loading import load_model, load_tokenizer
+    from selfinstruct.steps.training.plan import Plan
+    from selfinstruct.steps.training.runtime import prepare_process, quiet, use_all_cores
+    from selfinstruct.steps.training.trainer import fit
+
+    prepare_process()
+    use_all_cores()
+    config = StudentConfig(
+        base=str(model_folder),
+        epochs=1.0,
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH,
+        lora_rank=RANK,
+        lora_alpha=ALPHA,
+        device="cpu",
+        sparse_head=True,
+    )
+    settings = config.model_dump(
+        include=set(Plan.__struct_fields__) - {"device", "micro_batch_size"}
+    )
+    plan = Plan(**settings, micro_batch_size=4, seed=SEED, device="cpu")
+    form = StudentFormat(load_tokenizer(model_folder, "base"), "base")
+    examples = form.examples(train, config.max_length).kept
+    model = load_model(model_folder, "base", device="cpu", dtype=torch.float32)
+    with quiet():
+        clock, processor = time.perf_counter(), time.process_time()
+        adapted = add_adapter(model, plan)
+        adapted, _ = fit(adapted, form.tokenizer, examples, plan, work, "benchmark", lambda: 0.0)
+        seconds, cpu_s = time.perf_counter() - clock, time.process_time() - processor
+    return {"seconds": seconds, "cpu_s": cpu_s, "model": adapted, "form": form}
+
+
+def trl(model_folder: Path, train: list[dict[str, str]], work: Path) -> dict[str, Any]:
+    """What a user of TRL writes: SFTTrainer with its defaults, and LoRA on all linear layers."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    from selfinstruct.steps.training.format import StudentFormat, asked
+    from selfinstruct.steps.training.loading import load_tokenizer
+
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": asked(row)}],
+            "completion": [{"role": "assistant", "content": row["output"]}],
+        }
+        for row in train
+    ]
+    trainer = SFTTrainer(
+        model=str(model_folder),
+        args=SFTConfig(
+            output_dir=str(work),
+            num_train_epochs=1,
+            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=BATCH,  # its default
+            use_cpu=True,
+            bf16=False,  # its default on a CPU is an error
+            report_to="none",
+            seed=SEED,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        peft_config=LoraConfig(
+            r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+        ),
+    )
+    clock, processor = time.perf_counter(), time.process_time()
+    trainer.train()
+    seconds, cpu_s = time.perf_counter() - clock, time.process_time() - processor
+    form = StudentFormat(load_tokenizer(model_folder, "base"), "base")
+    return {"seconds": seconds, "cpu_s": cpu_s, "model": trainer.model, "form": form}
+
+
+def main() -> None:
+    """Train, measure, and print what came of it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("ours", "trl"))
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--held-out", type=int, required=True)
+    given = parser.parse_args()
+    train, held_out = records(given.data, given.count, given.held_out)
+    with tempfile.TemporaryDirectory() as work:
+        done = {"ours": ours, "trl": trl}[given.what](given.model, train, Path(work))
+    from selfinstruct.steps.training.measures import mean_loss
+
+    form, model = done.pop("form"), done.pop("model").eval()
+    examples = form.examples(train, 512).kept
+    done["tokens"] = sum(example.length for example in examples)
+    done["answer_tokens"] = sum(example.learned for example in examples)
+    tested = form.examples(held_out, 512).kept
+    done["held_out_loss"] = mean_loss(model, tested, pad_id=form.tokenizer.pad_token_id)
+    print(json.dumps(done))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The loss of supervised fine-tuning, computed where there is one.
+
+Of a record's tokens only the answer's are learned, and over a vocabulary of 50,000 the output layer
+is a good part of a small model's work. Here it runs on the positions that predict an answer's
+token, and nowhere else; the loss and its gradients are those of the plain computation.
+
+TRL does the same on GPUs by a Triton kernel, and its trainer is left to it there. On processors it
+computes every position twice, entropies included, so the model gets this head instead.
+"""
+
+from __future__ import annotations
+
+import types
+from functools import cache
+from typing import Any
+
+# Positions whose logits are held at a time.
+TILE = 256
+# Settings under which a model's logits are more than its output layer's product.
+_SCALED = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "logits_scaling",
+)
+
+
+def add_answer_head(model: Any) -> bool:
+    """Give a causal model a forward that returns the summed loss of its labels.
+
+    ``model(..., labels=labels, answer_loss=True)`` returns the sum of the negative
+    log-likelihoods (nats) of the labels that are not -100, each predicted by the position before
+    it; any other call is the model's own. A PEFT model passes such calls on.
+
+    Returns False, and changes nothing, where the model scales its logits or has no plain head.
+    """
+    own = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not _is_plain(own):
+        return False
+    forward = own.forward
+
+    def answering(self: Any, *args: Any, answer_loss: bool = False, **kwargs: Any) -> Any:
+        if not answer_loss:
+            return forward(*args, **kwargs)
+        labels = kwargs.pop("labels")
+        hidden = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
+        return _summed_loss(hidden[:, :-1], labels[:, 1:], self.get_output_embeddings())
+
+    own.forward = types.MethodType(answering, own)
+    return True
+
+
+def _is_plain(model: Any) -> bool:
+    import torch
+
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    return (
+        isinstance(head, torch.nn.Linear)
+        and model.base_model is not model
+        and not getattr(config, "output_router_logits", False)
+        and all(getattr(config, name, None) in (None, 1.0) for name in _SCALED)
+    )
+
+
+def _summed_loss(hidden: Any, labels: Any, head: Any) -> Any:
+    """Sum of the losses where `labels` is not -100; zero, with a gradient, where it always is."""
+    learned = labels != -100
+    return _function().apply(hidden[learned], head.weight, head.bias, labels[learned])
+
+
+@cache
+def _function() -> Any:
+    """The sum of cross-entropies as a function of its own, which keeps no logits.
+
+    The gradient of each tile of logits is turned into that of what went in while the tile is at
+    hand, as in Liger's fused linear cross-entropy (Hsu et al. 2024).
+    """
+    import torch
+
+    class SummedLoss(torch.autograd.Function):  # type: ignore[misc]  # the library is untyped
+        @staticmethod
+        def forward(ctx: Any, hidden: Any, weight: Any, bias: Any, labels: Any) -> Any:
+            total = hidden.new_zeros((), dtype=torch.float32)
+            wanted = ctx.needs_input_grad[:3]
+            grads = [
+                torch.zeros_like(value) if needed and value is not None else None
+                for value, needed in zip((hidden, weight, bias), wanted, strict=True)
+            ]
+            for start in range(0, len(labels), TILE):
+                rows, ids = hidden[start : start + TILE], labels[start : start + TILE]
+                logits = torch.nn.functional.linear(rows, weight, bias).float()
+                sums = logits.logsumexp(-1, keepdim=True)
+                chosen = ids.unsqueeze(-1)
+                total += (sums - logits.gather(-1, chosen)).sum()
+                if not any(wanted):
+                    continue
+                # Softmax less the label's one: the gradient by the logits.
+                slopes = logits.sub_(sums).exp_()
+                slopes.scatter_add_(-1, chosen, slopes.new_full(chosen.shape, -1.0))
+                slopes = slopes.to(hidden.dtype)
+                if grads[0] is not None:
+                    grads[0][start : start + TILE] = slopes @ weight
+                if grads[1] is not None:
+                    grads[1].addmm_(slopes.T, rows)
+                if grads[2] is not None:
+                    grads[2] += slopes.sum(0)
+            ctx.grads = grads
+            return total
+
+        @staticmethod
+        def backward(ctx: Any, *outer: Any) -> Any:
+            # In place: that of the head is as large as the head. They serve once.
+            grads, ctx.grads = ctx.grads, ()
+            return *(None if g is None else g.mul_(outer[0]) for g in grads), None
+
+    return SummedLoss
