@@ -364,7 +364,7 @@ def _selection_recipe(
         whole = {"name": "selection", "seeds": [str(path)], "teacher": _NOBODY} | (recipe or {})
         for override in overrides:
             apply_override(whole, override)
-        found = check_recipe(whole, "select")
+        found = check_recipe(whole, "settings")
     if found.select is None:
         raise RecipeError(
             "nothing says what to select: give --method random --count 1000, or a recipe with a "
