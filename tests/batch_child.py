@@ -23,7 +23,8 @@ from selfinstruct.engine.budget import Budget
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.steps.pricing import Rate
 from selfinstruct.steps.teachers.anthropic_sdk import AnthropicTeacher
-from selfinstruct.steps.teachers.batch import BatchClient, Outcome, batch_client
+from selfinstruct.steps.teachers.batch import BatchClient, Outcome
+from selfinstruct.steps.teachers.batch_client import batch_client
 from selfinstruct.steps.teachers.openai_sdk import OpenAITeacher
 
 RATE = Rate(input=2000, output=8000, cached=1000, cache_write=2000, batch=0.5)

@@ -33,8 +33,8 @@ from selfinstruct.steps.teachers.batch import (
     Limits,
     Outcome,
     Status,
-    batch_client,
 )
+from selfinstruct.steps.teachers.batch_client import batch_client
 from selfinstruct.testing import batches
 from selfinstruct.testing.fake_server import Running
 from tests.batch_child import KILLED, POLL, RATE, STEPS, request, teacher

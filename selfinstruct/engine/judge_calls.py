@@ -23,7 +23,8 @@ from selfinstruct.engine.probe import follows_schema
 from selfinstruct.engine.routes import Routes
 from selfinstruct.engine.score_book import key_of
 from selfinstruct.steps.scores.judge import PRODUCTS, Judge, asked_for
-from selfinstruct.steps.teachers.batch import BatchClient, batch_client
+from selfinstruct.steps.teachers.batch import BatchClient
+from selfinstruct.steps.teachers.batch_client import batch_client
 
 Task = Candidate | SeedTask
 Values = list[float | None]

@@ -40,7 +40,7 @@ from selfinstruct.engine.slots import SlotRunner
 from selfinstruct.engine.window import SlidingWindow
 from selfinstruct.steps.privacy import Policy, enforce
 from selfinstruct.steps.seeds.reader import read_seeds
-from selfinstruct.steps.teachers.batch import batch_client
+from selfinstruct.steps.teachers.batch_client import batch_client
 
 STAGE = "generate"
 # Slots at work for each call that may be on the wire: some write to the ledger, or wait to repeat.

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 import msgspec
 
 from selfinstruct.core.errors import TeacherFault
-from selfinstruct.core.types import Completion, Request, Teacher
+from selfinstruct.core.types import Completion, Request
 from selfinstruct.steps.teachers import sdk
 from selfinstruct.steps.teachers.connection import LARGEST_REPLY
 from selfinstruct.steps.teachers.wire import CONNECT_S
@@ -116,23 +116,6 @@ class BatchClient(Protocol):
     async def cancel(self, batch_id: str) -> None:
         """Ask for an end; what is finished by then is billed and in the results."""
         ...
-
-
-def batch_client(teacher: Teacher) -> BatchClient | None:
-    """The batch API that serves what `teacher` serves; None where there is none."""
-    from selfinstruct.steps.teachers.anthropic_sdk import AnthropicTeacher
-    from selfinstruct.steps.teachers.openai_sdk import OpenAITeacher
-
-    # Exactly these: the clouds that offer the same models have batch APIs of their own.
-    if type(teacher) is OpenAITeacher:
-        from selfinstruct.steps.teachers.batch_openai import OpenAIBatches
-
-        return OpenAIBatches(teacher)
-    if type(teacher) is AnthropicTeacher:
-        from selfinstruct.steps.teachers.batch_anthropic import AnthropicBatches
-
-        return AnthropicBatches(teacher)
-    return None
 
 
 def upload_timeout() -> Any:
