@@ -130,6 +130,27 @@ def test_short_texts_are_decided_as_by_measuring_every_pair(
             kept.append(words)
 
 
+@both_indexes
+@pytest.mark.parametrize("threshold", [0.4, 0.7, 0.9])
+def test_texts_of_few_words_are_decided_as_by_measuring_every_pair(
+    make: type[GramIndex | GramJoin], threshold: float
+) -> None:
+    """Also where rare n-grams are shared by most texts, of which few are near one another."""
+    rng, texts = random.Random(3), list[list[str]]()
+    for _ in range(150):
+        words = rng.choices([f"w{n}" for n in range(12)], k=rng.randint(20, 120))
+        if texts and rng.random() < 0.6:
+            base = rng.choice(texts)
+            words = edited(rng, base, rng.randint(0, len(base) // 6))
+        texts.append(words)
+    near = index(make, threshold, 3)
+    for at, words in enumerate(texts):
+        scores = [jaccard(" ".join(words), " ".join(other)) for other in texts[:at]]
+        best = max(scores, default=0.0)
+        assert near.nearest(words) == ((scores.index(best), best) if best >= threshold else None)
+        near.add(words)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.data(), st.sampled_from([0.3, 0.7, 0.95]))
 def test_both_indexes_decide_alike(data: st.DataObject, threshold: float) -> None:

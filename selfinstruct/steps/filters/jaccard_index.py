@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -185,7 +186,7 @@ class GramIndex:
         words = words[:MAX_WORDS]
         found = grams(words, self._ngram)
         best: Near | None = None
-        for position in sorted(set(self._candidates(words, found))):
+        for position in self._candidates(words, found):
             other = grams(self._texts[position].split(" "), self._ngram)
             shared = len(found & other)
             score = shared / (len(found) + len(other) - shared)
@@ -193,13 +194,25 @@ class GramIndex:
                 best = Near(position, score)
         return best
 
-    def _candidates(self, words: Sequence[str], found: Grams) -> Iterator[int]:
+    def _candidates(self, words: Sequence[str], found: Grams) -> list[int]:
+        """The texts to measure, in their order.
+
+        Of the n-grams that two texts share, those that are not in both prefixes come in the order
+        after the end of the prefix that ends first, so they are no more than what is left of that
+        text. Where many n-grams are common, this leaves out most pairs that share a rare one.
+        """
+        hits: Counter[int] = Counter()
         for key in (*self._rarest(found), *self._bander.of_long(words)):
             if key in self._first:
-                for position in (self._first[key], *self._more.get(key, ())):
-                    size = self._sizes[position]
-                    if self._needed[len(found) + size] <= min(len(found), size):
-                        yield position
+                hits[self._first[key]] += 1
+                hits.update(self._more.get(key, ()))
+        m, left = len(found), len(found) - self._prefix[len(found)]
+        return sorted(
+            position
+            for position, shared in hits.items()
+            if (least := self._needed[m + (n := self._sizes[position])]) <= min(m, n)
+            and (n > LONG or shared + max(left, n - self._prefix[n]) >= least)
+        )
 
     def _rarest(self, found: Grams) -> Sequence[int]:
         """The n-grams to look up and list, as hashes: rarest are those whose rarest word came last.

@@ -7,6 +7,7 @@ key in the recipe, the reason of its rejections and its flag.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 from selfinstruct.core.recipe import CorrectnessConfig, RulesConfig
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
@@ -181,8 +182,14 @@ def _either(rules: list[Rule]) -> Rule:
 def _found(rules: Mapping[str, Rule], candidate: Candidate) -> Iterator[tuple[str, str]]:
     if not rules:
         return
-    view = View.of(candidate)
+    view = _view(candidate.instruction, candidate.input, candidate.output)
     for name, rule in rules.items():
         detail = rule(view)
         if detail:
             yield name, detail
+
+
+@lru_cache(maxsize=2)
+def _view(instruction: str, input: str, output: str) -> View:
+    """A record's view; four looks in a row (rules and correctness, each twice) fold it once."""
+    return View(instruction, input, output)
