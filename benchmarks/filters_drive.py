@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import filters_meaning
 import filters_pools
+import filters_select
 
 Said = dict[str, object]
 
@@ -21,6 +22,11 @@ JOBS: dict[str, Callable[[argparse.Namespace], Said]] = {
     "paraphrases": filters_meaning.paraphrases,
     "semantic": filters_meaning.semantic,
     "roots": filters_meaning.roots,
+    "embedding": filters_select.embedding,
+    "k_center": filters_select.k_centers,
+    "facility_location": filters_select.facilities,
+    "spaced": filters_select.spaced,
+    "topics": filters_select.by_topic,
 }
 
 

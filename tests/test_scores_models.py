@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import selfinstruct
@@ -131,6 +132,27 @@ def test_scores_become_columns_and_are_worked_out_once(
     again = selfinstruct.select_dataset(source, out, settings, overrides=["select.count=5"])
     assert again.selected == 5
     assert again.scores["ifd"].mean == first.scores["ifd"].mean
+
+
+def test_another_model_in_the_same_folder_scores_anew(tmp_path: Path) -> None:
+    """Sizes and settings are the same, weights are not; without the folder nothing is lost."""
+    base = make_base(tmp_path / "base", chat=False)
+    source, out = tmp_path / "data.jsonl", tmp_path / "out"
+    source.write_text(
+        "".join(f'{{"instruction": "Say {n} times", "output": "so {n}"}}\n' for n in range(6))
+    )
+    select = {"method": "top_k", "score": "perplexity", "count": 3, "model": str(base)}
+    settings = {"select": {**select, "device": "cpu"}}
+    first = selfinstruct.select_dataset(source, out, settings)
+    assert selfinstruct.select_dataset(source, out, settings) == first
+    weights = base / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor + 0.25 for name, tensor in tensors.items()}, weights, {"format": "pt"})
+    again = selfinstruct.select_dataset(source, out, settings)
+    assert again.scores["perplexity"].mean != first.scores["perplexity"].mean
+    assert again.models != first.models
+    base.rename(tmp_path / "moved")
+    assert selfinstruct.select_dataset(source, out, settings) == again
 
 
 def test_rewards_do_not_depend_on_padding(reward_model: Path) -> None:

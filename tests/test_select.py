@@ -104,7 +104,7 @@ def test_a_stale_selection_is_not_used(run: selfinstruct.Run) -> None:
         write_dataset(run.folder)
     run.select()
     run.configure("select.count=6")
-    with pytest.raises(FolderError, match="of other settings or records"):
+    with pytest.raises(FolderError, match="of other settings, records or models"):
         write_dataset(run.folder)
 
 
@@ -168,6 +168,38 @@ def test_quotas_hold_for_every_method(tmp_path: Path, method: str) -> None:
     assert len(rows_of(out)) == 5
 
 
+def test_quotas_by_topic(tmp_path: Path) -> None:
+    """At most so many of a topic; groups are called by the topics' names."""
+    subjects = {"sea": ["ship", "harbour", "sail"], "bread": ["oven", "flour", "dough"]}
+    path = tmp_path / "data.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"instruction": f"Describe the {a} and the {b}", "output": f"{n}"}) + "\n"
+            for words in subjects.values()
+            for n, (a, b) in enumerate([(x, y) for x in words for y in words] * 3)
+        )
+    )
+    select = {"method": "random", "quota": 4, "quota_by": "topic", "topics": 2}
+    summary = selfinstruct.select_dataset(path, tmp_path / "out", {"select": select})
+    assert list(summary.groups.values()) == [4, 4]
+    for name, words in zip(sorted(summary.groups), ("dough", "harbour"), strict=True):
+        assert words in name
+    assert summary.left == {"over_quota": 46}
+    again = selfinstruct.select_dataset(path, tmp_path / "again", {"select": select})
+    assert (rows_of(tmp_path / "again"), again.groups) == (
+        rows_of(tmp_path / "out"),
+        summary.groups,
+    )
+
+
+def test_too_few_records_have_no_topics(tmp_path: Path) -> None:
+    """The error says how many there are, how many are needed and what else there is."""
+    source = write_dataset(tmp_path / "data.jsonl")
+    settings = {"select": {"method": "random", "quota": 1, "quota_by": "topic"}}
+    with pytest.raises(UserError, match=r"6 records show no topics .*use verb"):
+        selfinstruct.select_dataset(source, tmp_path / "out", settings)
+
+
 def test_faulty_rows_are_counted_and_named(tmp_path: Path) -> None:
     """A row without an output is left out, and the summary says where it is."""
     source = write_dataset(tmp_path / "data.jsonl")
@@ -214,6 +246,7 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
         ({"method": "top_k"}, "top_k needs a score"),
         ({"method": "k_center"}, "needs a count"),
         ({"method": "k_center", "count": 3, "min_distance": 0.1}, "takes no min_distance"),
+        ({"method": "random", "quota": 3, "topics": 5}, "topics needs a quota, and quota_by"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfinstruct.steps.embedding.vectors import Vectors, quantized
-from selfinstruct.steps.selection import methods
+from selfinstruct.steps.selection import coverage, methods
 from selfinstruct.steps.selection.methods import Choice, Quota
 
 
@@ -31,7 +31,7 @@ def choose(method: str, found: Vectors, count: int, quota: Quota) -> Choice:
     if method == "first":
         order = methods.draw([str(n) for n in range(len(found))], 7)
         return methods.first(order, count, quota, found, 0.3)
-    take = {"k_center": methods.k_center, "facility_location": methods.facility_location}[method]
+    take = {"k_center": coverage.k_center, "facility_location": coverage.facility_location}[method]
     return take(found, count, quota)
 
 
@@ -70,7 +70,7 @@ def test_top_goes_down_the_order_and_leaves_out_what_is_near() -> None:
 def test_k_center_takes_the_farthest_each_time() -> None:
     """It makes the choices that a plain search for the farthest record makes."""
     found = vectors(40, seed=3)
-    choice = methods.k_center(found, 12, Quota())
+    choice = coverage.k_center(found, 12, Quota())
     for place in range(1, 12):
         taken = choice.chosen[:place]
         nearest = {
@@ -81,11 +81,35 @@ def test_k_center_takes_the_farthest_each_time() -> None:
         assert nearest[choice.chosen[place]] == pytest.approx(min(nearest.values()))
 
 
+@pytest.mark.parametrize("size", [600, 601])
+@pytest.mark.parametrize("equal", [False, True], ids=["all differ", "many are equal"])
+def test_k_center_looks_at_few_and_chooses_the_same(
+    monkeypatch: pytest.MonkeyPatch, size: int, equal: bool
+) -> None:
+    """Looking at the 16 farthest only, it makes the choices of looking at all, quotas included."""
+    found = vectors(size, seed=9, dimensions=3 if equal else 12)
+    names = [str(n % 7) for n in range(size)]
+    whole = coverage.k_center(found, 150, Quota(names, 30))
+    monkeypatch.setattr(coverage, "FAR", 16)
+    assert coverage.k_center(found, 150, Quota(names, 30)) == whole
+    nearest = np.full(size, -2.0)
+    quota, closed, plain = Quota(names, 30), np.zeros(size, bool), list[int]()
+    at = found.middle()
+    while len(plain) < 150:
+        closed[at] = True
+        if quota.allows(at):
+            plain.append(at)
+            quota.take(at)
+            nearest = np.maximum(nearest, found.similarities(at))
+        at = int(np.argmin(np.where(closed, np.inf, nearest)))
+    assert whole.chosen == plain
+
+
 def test_facility_location_takes_what_gains_most_each_time() -> None:
     """Lazy greedy makes the choices of plain greedy."""
     found = vectors(30, seed=5)
     near = np.array([[max(0.0, cosine(found, i, j)) for j in range(30)] for i in range(30)])
-    choice = methods.facility_location(found, 8, Quota())
+    choice = coverage.facility_location(found, 8, Quota())
     covered = np.zeros(30)
     for at in choice.chosen:
         gains = np.maximum(near - covered[:, None], 0).sum(axis=0)
@@ -108,6 +132,17 @@ def test_records_without_a_score_are_left_out_of_the_order() -> None:
     scores = [1.0, None, 3.0, 3.0, 2.0]
     assert methods.by_score([4, 3, 2, 1, 0], scores, lowest=False) == [3, 2, 4, 0]
     assert methods.by_score([4, 3, 2, 1, 0], scores, lowest=True) == [0, 4, 3, 2]
+
+
+def test_neighbours_are_those_of_sorting_all() -> None:
+    """The most similar rows, of equals the first ones, whatever block a row is in."""
+    rows = np.random.default_rng(4).integers(-3, 4, size=(700, 4)).astype(np.int8)
+    found = Vectors(rows)
+    for row, columns, near in found.neighbours(9):
+        all_of_them = found.similarities(row)
+        best = sorted(np.argsort(-all_of_them, kind="stable")[:9])
+        assert columns.tolist() == best
+        assert (near == all_of_them[best]).all()
 
 
 def test_similarities_do_not_depend_on_what_they_are_computed_next_to() -> None:

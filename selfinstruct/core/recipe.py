@@ -418,8 +418,11 @@ class SelectConfig(Strict):
     """For distances: `minilm`, a sentence-transformers folder, or a Hub id."""
     quota: int | None = Field(default=None, ge=1)
     """Records of a group at most."""
-    quota_by: Literal["verb", "category"] = "verb"
-    """What makes a group: the instruction's root verb, or the record's category."""
+    quota_by: Literal["verb", "category", "topic"] = "verb"
+    """What makes a group: the instruction's root verb, the record's category, or its topic."""
+    topics: int | None = Field(default=None, ge=2, le=500)
+    """For `quota_by: topic`: how many topics there are; as many as the report shows (12 and
+    fewer) where not given."""
     model: str = "smollm2-135m-instruct"
     """For `perplexity` and `ifd`: a model folder, a Hub id, a GGUF file, or a known name."""
     judge: JudgeConfig = Field(default_factory=JudgeConfig)
@@ -441,6 +444,8 @@ class SelectConfig(Strict):
                 raise ValueError(f"method {self.method} needs a count")
             if self.min_distance:
                 raise ValueError(f"method {self.method} takes no min_distance")
+        if self.topics is not None and (self.quota is None or self.quota_by != "topic"):
+            raise ValueError("topics needs a quota, and quota_by: topic")
         return self
 
 

@@ -11,6 +11,7 @@ from selfinstruct.core.recipe import SelectConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.score_book import ScoreBook
+from selfinstruct.engine.selection import LIKELIHOOD
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.scores.likelihood import Likelihood, ifd, perplexity
 from selfinstruct.steps.scores.reward import Reward
@@ -19,8 +20,6 @@ Task = Candidate | SeedTask
 Values = list[float | None]
 Tell = Callable[[str, int, int], None]
 Batches = Iterable[Sequence[tuple[int, float | None]]]
-
-LIKELIHOOD = ("perplexity", "ifd")
 
 
 class ModelScores:

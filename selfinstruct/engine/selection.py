@@ -19,11 +19,13 @@ from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.recipe import SelectConfig, TeacherConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.folder import RunFolder, write_json
+from selfinstruct.steps.model_files import model_mark
 from selfinstruct.steps.scores.judge import asked_for, prompt_tag
 
 SUMMARY = "selection.json"
 SCORES = "scores.parquet"
 PREFIX = "score_"  # of the columns that hold scores
+LIKELIHOOD = ("perplexity", "ifd")  # scores by `select.model`
 # Raise it when the same records and settings are to give another selection.
 VERSION = 1
 
@@ -46,7 +48,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     `left` counts records that were not selected by reason, `groups` the selected ones by group
     where there are quotas. `faulty` rows of a dataset were no whole task, and `faults` tells the
-    first of them. `fingerprint` is that of settings and records.
+    first of them. `fingerprint` is that of settings and records, `models` the marks of the local
+    model files that were used, by name (see `steps.model_files`).
     """
 
     method: str
@@ -58,6 +61,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     groups: dict[str, int] = {}
     faulty: int = 0
     faults: list[str] = []
+    models: dict[str, str] = {}
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -88,6 +92,27 @@ def selection_mark(
     return fingerprint([VERSION, settings, asked, seed, digest.hexdigest()])
 
 
+def models_used(config: SelectConfig) -> dict[str, str]:
+    """The marks of the model folders and files on this machine that the settings use, by name."""
+    names: list[str] = [*([config.score] if config.score else []), *config.scores]
+    used = [config.model] if set(names) & set(LIKELIHOOD) else []
+    if "reward" in names and config.reward_model is not None:
+        used.append(config.reward_model)
+    if config.min_distance or config.method in ("k_center", "facility_location"):
+        used.append(config.embedder)
+    return {name: mark for name in used if (mark := model_mark(name))}
+
+
+def is_current(found: Selection | None, mark: str, config: SelectConfig) -> bool:
+    """Whether a selection follows from these settings and records, and from the models' files.
+
+    A model that is no longer there says nothing against what was selected by it.
+    """
+    if found is None or found.fingerprint != mark:
+        return False
+    return all(found.models.get(name) == now for name, now in models_used(config).items())
+
+
 def read_selection(folder: Path) -> Selection | None:
     """What the selection folder holds, or None where it is missing, incomplete or of another kind.
 
@@ -101,14 +126,15 @@ def read_selection(folder: Path) -> Selection | None:
     return summary if (folder / SCORES).is_file() else None
 
 
-def current_selection(folder: RunFolder, mark: str) -> dict[str, Standing]:
+def current_selection(folder: RunFolder, mark: str, config: SelectConfig) -> dict[str, Standing]:
     """The selected records by id, in order of rank.
 
-    Raises `FolderError` where the selection was made from other records or settings, or not yet.
+    Raises `FolderError` where the selection was made from other records, settings or models, or not
+    yet.
     """
     found = read_selection(folder.selection)
-    if found is None or found.fingerprint != mark:
-        was = "not made yet" if found is None else "of other settings or records"
+    if not is_current(found, mark, config):
+        was = "not made yet" if found is None else "of other settings, records or models"
         raise FolderError(
             f"{folder.selection}: the selection is {was}; run: selfinstruct select {folder.path}"
         )

@@ -175,9 +175,8 @@ class _Run:
         if config is None:
             return None
         tasks = (record.candidate for record in self.ledger.records(kept=True))
-        return current_selection(
-            folder, selection_mark(config, self.recipe.teacher, self.recipe.seed, tasks)
-        )
+        mark = selection_mark(config, self.recipe.teacher, self.recipe.seed, tasks)
+        return current_selection(folder, mark, config)
 
     def _row(self, record: Record) -> Row:
         """A kept record's row, with its scores where there are any."""

@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 
@@ -32,16 +32,18 @@ from selfinstruct.engine.selection import (
     PREFIX,
     Selection,
     Standing,
+    is_current,
+    models_used,
     read_selection,
     selection_mark,
     spread,
     write_selection,
 )
 from selfinstruct.steps.privacy import Policy
-from selfinstruct.steps.roots import root_verb_object
 from selfinstruct.steps.scores.judge import asked_for
 from selfinstruct.steps.scores.lexical import LEXICAL
-from selfinstruct.steps.selection import methods
+from selfinstruct.steps.selection.choose import chosen_of
+from selfinstruct.steps.selection.methods import tally
 from selfinstruct.steps.selection.rows import Read, read_dataset
 from selfinstruct.steps.swap import replacing
 
@@ -92,7 +94,7 @@ async def select(
         )
     mark = selection_mark(config, recipe.teacher, recipe.seed, tasks)
     done = None if force else read_selection(folder.selection)
-    if done is not None and done.fingerprint == mark:
+    if done is not None and is_current(done, mark, config):
         return done
     work = _Work(recipe, config, tasks, folder.db_path, on_progress, on_stop)
     summary, standings = await work.choose(mark)
@@ -128,7 +130,7 @@ async def select_from_dataset(
     tasks: list[Task] = [*read.tasks]
     mark = selection_mark(config, recipe.teacher, recipe.seed, tasks)
     done = None if force else read_selection(out)
-    if done is not None and done.fingerprint == mark and (out / ROWS).is_file():
+    if done is not None and is_current(done, mark, config) and (out / ROWS).is_file():
         return done
     work = _Work(recipe, config, tasks, out / "run.db", on_progress, on_stop, read.faults)
     summary, standings = await work.choose(mark)
@@ -183,11 +185,14 @@ class _Work:
     async def choose(self, mark: str) -> tuple[Selection, list[Standing]]:
         """Work out the scores, choose, and say what became of each record."""
         scores = await self._scores()
-        groups = self._groups() if self._config.quota else None
-        quota = methods.Quota(groups, self._config.quota)
-        choice = await self._aside(lambda: self._choice(scores, quota))
+        recipe, config = self._recipe, self._config
+        choice, groups = await self._aside(
+            lambda: chosen_of(
+                self._tasks, scores, config, recipe.seed, policy_of(recipe), self._tell
+            )
+        )
         if not choice.chosen:
-            why = ", ".join(f"{reason} {n}" for reason, n in methods.tally(choice.reasons).items())
+            why = ", ".join(f"{reason} {n}" for reason, n in tally(choice.reasons).items())
             raise UserError(f"select: no record was selected ({why}); change the section select")
         ranks = {at: rank for rank, at in enumerate(choice.chosen, 1)}
         standings = [
@@ -201,15 +206,16 @@ class _Work:
         ]
         chosen_groups = Counter(groups[at] for at in choice.chosen) if groups else Counter[str]()
         summary = Selection(
-            method=self._config.method,
+            method=config.method,
             candidates=len(self._tasks),
             selected=len(choice.chosen),
-            left=methods.tally(choice.reasons),
+            left=tally(choice.reasons),
             scores={name: spread(scores[name], choice.chosen) for name in self.names},
             groups=dict(sorted(chosen_groups.items(), key=lambda item: (-item[1], item[0]))),
             fingerprint=mark,
             faulty=len(self._faults),
             faults=list(self._faults[:FAULTS_TOLD]),
+            models=models_used(config),
         )
         return summary, standings
 
@@ -256,53 +262,10 @@ class _Work:
         finally:
             await routes.close()
 
-    def _groups(self) -> list[str]:
-        if self._config.quota_by == "category":
-            return [task.category for task in self._tasks]
-        return [root_verb_object(task.instruction)[0] or "" for task in self._tasks]
-
-    def _choice(self, scores: Scores, quota: methods.Quota) -> methods.Choice:
-        config = self._config
-        if config.method in ("k_center", "facility_location"):
-            assert config.count is not None  # noqa: S101 (the recipe's model checks it)
-            take = methods.k_center if config.method == "k_center" else methods.facility_location
-            return take(self._vectors(), config.count, quota)
-        order = methods.draw([task.id for task in self._tasks], self._recipe.seed)
-        unscored: dict[int, str] = {}
-        if config.method == "top_k":
-            assert config.score is not None  # noqa: S101 (the recipe's model checks it)
-            ranked = methods.by_score(order, scores[config.score], lowest=config.lowest)
-            unscored = dict.fromkeys(set(order) - set(ranked), methods.NOT_SCORED)
-            order = ranked
-        vectors = self._vectors() if config.min_distance else None
-        choice = methods.first(order, config.count, quota, vectors, config.min_distance)
-        return methods.Choice(choice.chosen, choice.reasons | unscored)
-
-    def _vectors(self) -> Any:
-        """The records' embeddings; what is compared is instruction and input."""
-        import numpy as np
-
-        from selfinstruct.steps.embedding.build import build_embedder
-        from selfinstruct.steps.embedding.vectors import Vectors
-
-        policy = policy_of(self._recipe)
-        embedder = build_embedder(self._config.embedder, policy, "select.embedder")
-        parts = []
-        for start in range(0, len(self._tasks), 1024):
-            batch = self._tasks[start : start + 1024]
-            parts.append(embedder.embed([compared_text(task) for task in batch]))
-            self._tell("embedding", start + len(batch), len(self._tasks))
-        return Vectors(np.concatenate(parts))
-
 
 def policy_of(recipe: Recipe) -> Policy:
     """The recipe's privacy setting."""
     return Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
-
-
-def compared_text(task: Task) -> str:
-    """The text that two records are compared by."""
-    return f"{task.instruction}\n{task.input}" if task.input else task.instruction
 
 
 def _chosen_rows(read: Read, standings: Sequence[Standing]) -> bytes:

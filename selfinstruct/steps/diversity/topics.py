@@ -48,11 +48,18 @@ def can_find_topics() -> bool:
     return importlib.util.find_spec("sklearn") is not None
 
 
-def topics_of(instructions: Sequence[str]) -> tuple[list[Topic], list[int]]:
+def topics_of(
+    instructions: Sequence[str], most: int | None = None
+) -> tuple[list[Topic], list[int]]:
     """The topics, the largest first, and the topic of each instruction.
 
-    Both are empty for fewer than `FEWEST` instructions, or where no term is shared. Raises
-    `MissingDependency` without scikit-learn.
+    Args:
+        instructions: what is sorted.
+        most: topics to make; where not given, more for more instructions, up to `MOST_TOPICS`.
+
+    Both are empty for fewer than `FEWEST` instructions, or where no term is shared. The same
+    instructions give the same topics, on any number of cores. Raises `MissingDependency` without
+    scikit-learn.
     """
     if len(instructions) < FEWEST:
         return [], []
@@ -64,6 +71,7 @@ def topics_of(instructions: Sequence[str]) -> tuple[list[Topic], list[int]]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import Normalizer
+    from threadpoolctl import threadpool_limits
 
     vectorizer = TfidfVectorizer(
         tokenizer=_terms,
@@ -80,15 +88,18 @@ def topics_of(instructions: Sequence[str]) -> tuple[list[Topic], list[int]]:
         fitted = vectorizer.fit_transform(instructions[::step])
     except ValueError:  # scikit-learn's for no term that two texts share
         return [], []
-    size = min(MOST_TOPICS, max(2, round((len(instructions) / 10) ** 0.5)), fitted.shape[0])
+    size = most or min(MOST_TOPICS, max(2, round((len(instructions) / 10) ** 0.5)))
+    size = min(size, fitted.shape[0])
     matrix = vectorizer.transform(instructions)
     # Short texts share few terms: without the reduction nearly all end up in one cluster.
     reduced = make_pipeline(
         TruncatedSVD(max(1, min(DIMENSIONS, fitted.shape[1] - 1)), random_state=SEED),
         Normalizer(),
-    ).fit(fitted)
-    clusters = KMeans(size, n_init=5, random_state=SEED).fit(reduced.transform(fitted))
-    labels = clusters.predict(reduced.transform(matrix))
+    )
+    clusters = KMeans(size, n_init=5, random_state=SEED)
+    with threadpool_limits(1):  # several threads add up floats in the order they come
+        clusters.fit(reduced.fit_transform(fitted))
+        labels = clusters.predict(reduced.transform(matrix))
     names = _names(vectorizer.get_feature_names_out(), matrix, labels, size)
     counts = np.bincount(labels, minlength=size)
     order = sorted((at for at in range(size) if counts[at]), key=lambda at: (-counts[at], at))

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SCALE = 127
 MAX_DIMENSIONS = 1040  # past it, a dot product may not fit the 24 bits of a float32's fraction
-BLOCK = 1024  # rows compared with all others at once
+BLOCK = 256  # rows compared with many others at once
+ROUNDING = 2.0**-20  # more than what float32 loses of a quotient, in relation to it
 
 
 class Embedder(Protocol):
@@ -75,32 +76,67 @@ class Vectors:
 
     def similarities(self, at: int) -> Any:
         """Cosine of the row `at` with every row, as float64."""
-        return (self.rows @ self.rows[at]) / (self.lengths * self.lengths[at])
+        return self.similarities_with(self, at)
+
+    def similarities_with(self, other: Vectors, at: int) -> Any:
+        """Cosine of the row `at` of `other` with every row, as float64."""
+        return (self.rows @ other.rows[at]) / (self.lengths * other.lengths[at])
+
+    def part(self, positions: Any) -> Vectors:
+        """The rows at `positions`, as vectors of their own."""
+        return Vectors(self.rows[positions])
+
+    def nearest(self, positions: Sequence[int]) -> Any:
+        """Each row's highest cosine with a row of `positions`; -2 where there are none."""
+        import numpy as np
+
+        found = np.full(len(self), -2.0)
+        for start in range(0, len(positions), BLOCK):
+            some = list(positions[start : start + BLOCK])
+            others, lengths = self.rows[some].T.copy(), self.lengths[some]
+            for first in range(0, len(self), BLOCK):
+                rows = slice(first, first + BLOCK)
+                similar = (self.rows[rows] @ others) / (self.lengths[rows, None] * lengths)
+                np.maximum(found[rows], similar.max(axis=1), out=found[rows])
+        return found
 
     def middle(self) -> int:
         """The row nearest to the mean of all rows, the first of equals."""
         import numpy as np
 
         sums = self.rows.sum(axis=0, dtype=np.float64)
-        return int(np.argmax((self.rows.astype(np.float64) @ sums) / self.lengths))
+        dots = [
+            self.rows[first : first + BLOCK].astype(np.float64) @ sums
+            for first in range(0, len(self), BLOCK)
+        ]
+        return int(np.argmax(np.concatenate(dots) / self.lengths))
 
     def neighbours(self, most: int) -> Iterator[tuple[int, Any, Any]]:
         """For each row: its number, the `most` rows most similar to it, and how similar.
 
-        The row itself is among them. Exact, in time quadratic in the number of rows.
+        The row itself is among them; of equals, the first are. In order of their numbers. Exact,
+        in time quadratic in the number of rows.
         """
         import numpy as np
 
         most = min(most, len(self))
+        parts = min(len(self), 8 * most)
+        width = len(self) // max(1, parts)
+        weights = (1 / self.lengths).astype(np.float32)
         for start in range(0, len(self), BLOCK):
-            block = slice(start, start + BLOCK)
-            found = (self.rows[block] @ self.rows.T) / (
-                self.lengths[block, None] * self.lengths[None, :]
-            )
-            nearest = np.argpartition(-found, most - 1, axis=1)[:, :most]
-            for row, columns in enumerate(nearest):
-                columns = np.sort(columns)
-                yield start + row, columns, found[row, columns]
+            dots = self.rows[start : start + BLOCK] @ self.rows.T
+            rough = dots * weights  # the order of cosines but for the rounding of float32
+            # Of the highest of each part, at least `most` are as high as this one.
+            highest = rough[:, : parts * width].reshape(-1, width, parts).max(axis=1)
+            bound = np.partition(highest, parts - most, axis=1)[:, parts - most]
+            bound -= np.abs(bound) * ROUNDING
+            at, columns = np.nonzero(rough >= bound[:, None])
+            ends = np.searchsorted(at, np.arange(len(dots) + 1))
+            for row in range(len(dots)):
+                some = columns[ends[row] : ends[row + 1]]
+                found = dots[row, some] / (self.lengths[start + row] * self.lengths[some])
+                best = np.sort(np.argsort(-found, kind="stable")[:most])
+                yield start + row, some[best], found[best]
 
 
 class Taken:

@@ -3,10 +3,7 @@
 - `first`: down an order (by score, or random), leaving out what is too near to something taken.
   With scores this is DEITA's score-first, diversity-aware selection (Liu et al. 2024, arXiv
   2312.15685, section 2.4).
-- `k_center`: always the record farthest from all taken (Gonzalez 1985; Sener and Savarese 2018):
-  spreads out, and takes outliers.
-- `facility_location`: always the record that brings the others nearest to one taken (Mirchandani
-  and Francis 1990; lazy greedy after Minoux 1978): stands for the whole, and leaves outliers.
+- `k_center` and `facility_location` cover the others: see `coverage`.
 
 All are deterministic, and quotas bound how many records of a group are taken.
 """
@@ -14,7 +11,6 @@ All are deterministic, and quotas bound how many records of a group are taken.
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -29,9 +25,6 @@ REASONS = {
     NOT_NEEDED: "enough were selected without it",
 }
 """Every reason why a record is not selected, with one line that explains it."""
-
-# Neighbours of a record that count in facility location; what is farther counts as not near.
-NEIGHBOURS = 64
 
 
 class Choice(NamedTuple):
@@ -112,67 +105,8 @@ def first(
     return Choice(chosen, reasons)
 
 
-def k_center(vectors: Vectors, count: int, quota: Quota) -> Choice:
-    """Farthest first, from the record nearest to the mean of all."""
-    import numpy as np
-
-    nearest = np.full(len(vectors), -2.0)  # cosine with the nearest record taken
-    closed = np.zeros(len(vectors), bool)  # taken, or over its quota
-    full: set[int] = set()
-    chosen: list[int] = []
-    at = vectors.middle() if len(vectors) else -1
-    while len(chosen) < count and len(chosen) + len(full) < len(vectors):
-        if quota.allows(at):
-            chosen.append(at)
-            quota.take(at)
-            nearest = np.maximum(nearest, vectors.similarities(at))
-        else:
-            full.add(at)
-        closed[at] = True
-        at = int(np.argmin(np.where(closed, np.inf, nearest)))
-    return _with_reasons(len(vectors), chosen, quota)
-
-
-def facility_location(vectors: Vectors, count: int, quota: Quota) -> Choice:
-    """Greedy facility location: each choice adds most to the sum of each record's nearest choice.
-
-    Similarities below 0, and those past a record's `NEIGHBOURS` nearest, count as 0.
-    """
-    import numpy as np
-
-    near: list[list[int]] = [[] for _ in range(len(vectors))]
-    how: list[list[float]] = [[] for _ in range(len(vectors))]
-    for row, columns, found in vectors.neighbours(NEIGHBOURS):
-        for column, similarity in zip(columns.tolist(), found.tolist(), strict=True):
-            if similarity > 0:
-                near[column].append(row)
-                how[column].append(similarity)
-    rows = [np.array(found, np.int64) for found in near]
-    values = [np.array(found) for found in how]
-    covered = np.zeros(len(vectors))
-
-    def gain(at: int) -> float:
-        return float(np.maximum(values[at] - covered[rows[at]], 0.0).sum())
-
-    # A gain only falls as more is taken: one that is still the largest needs no other one.
-    heap = [(-gain(at), at) for at in range(len(vectors))]
-    heapq.heapify(heap)
-    chosen: list[int] = []
-    while heap and len(chosen) < count:
-        _, at = heapq.heappop(heap)
-        if not quota.allows(at):
-            continue
-        now = (-gain(at), at)
-        if heap and now > heap[0]:
-            heapq.heappush(heap, now)
-            continue
-        chosen.append(at)
-        quota.take(at)
-        covered[rows[at]] = np.maximum(covered[rows[at]], values[at])
-    return _with_reasons(len(vectors), chosen, quota)
-
-
-def _with_reasons(size: int, chosen: list[int], quota: Quota) -> Choice:
+def with_reasons(size: int, chosen: list[int], quota: Quota) -> Choice:
+    """The choice of `chosen` out of `size` records; the others had no quota, or were not needed."""
     taken = set(chosen)
     reasons = {
         at: NOT_NEEDED if quota.allows(at) else OVER_QUOTA for at in range(size) if at not in taken

@@ -9,13 +9,12 @@ import msgspec
 import yaml
 
 from selfinstruct.core.errors import UserError
-from selfinstruct.core.ids import fingerprint
+from selfinstruct.steps.model_files import folder_mark, weight_files
 from selfinstruct.steps.privacy import Policy, hub_is_off
 from selfinstruct.steps.teachers.models import KNOWN, cache_folder, resolve
 from selfinstruct.steps.training.gguf_base import convert_gguf, read_source
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # Everything but the copies of the same weights in other formats.
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
 # These GGUF files do not say themselves which model on the Hub they were made from.
@@ -83,21 +82,13 @@ def _from_folder(name: str, folder: Path, hub_id: str = "") -> Base:
         )
     if not (folder / "config.json").is_file():
         raise UserError(f"student.base: {name}: holds no config.json, so it is no model folder")
-    weights = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
-    if not weights:
+    if not weight_files(folder):
         raise UserError(f"student.base: {name}: holds no weights (*.safetensors)")
-    sizes = {path.name: path.stat().st_size for path in weights}
-    settings = {
-        path.name: path.read_text("utf-8", "replace")
-        for path in sorted([*folder.glob("*.json"), *folder.glob("*.jinja")])
-        if path.stat().st_size < 2**20  # a tokenizer's vocabulary is told by its size
-    }
-    sizes |= {path.name: path.stat().st_size for path in folder.glob("tokenizer*")}
     source = read_source(folder)
     return Base(
         name=name,
         folder=folder,
-        identity=fingerprint([sizes, settings]),
+        identity=folder_mark(folder),
         hub_id=hub_id or (source.hub_id if source else ""),
         license=(source.license if source else "") or _card_license(folder),
     )
