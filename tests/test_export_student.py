@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -394,3 +395,14 @@ async def test_a_run_without_a_student_is_told_so(tmp_path: Path) -> None:
     """One line names the command that comes before."""
     with pytest.raises(UserError, match="run: selfinstruct train-student"):
         await export_student(make_run(tmp_path / "run", "anything"), "f16")
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="no bitsandbytes")
+async def test_a_student_trained_on_4_bits_is_exported(tmp_path: Path) -> None:
+    """Its file answers as its merged 16-bit weights do, which are not those it was trained on."""
+    base = make_base(tmp_path / "base")
+    student = {"method": "qlora", "max_steps": 2}
+    run = make_run(tmp_path / "run", base, test=rows()[:4], student=student)
+    train_student(run)
+    summary = await export_student(run, "f16")
+    assert summary.parity.agreement == 1.0

@@ -24,7 +24,7 @@ from selfinstruct.core.errors import (
 from selfinstruct.core.recipe import StudentConfig
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.stages.evaluate import evaluate
-from selfinstruct.stages.train import shown_masks, train_student
+from selfinstruct.stages.train import read_summary, shown_masks, train_student
 from selfinstruct.steps.charts.student import _facts
 from selfinstruct.steps.training.adapters import add_adapter, check_modules, trainable
 from selfinstruct.steps.training.format import StudentFormat
@@ -34,6 +34,7 @@ from selfinstruct.steps.training.masks import show
 from selfinstruct.steps.training.summary import TrainSummary
 from selfinstruct.steps.training.trainer import fit
 from tests.families import make_family
+from tests.kills import finish
 from tests.test_train_families import METHODS, PLAN, saved, teach
 from tests.tiny_student import make_base, make_run, make_tokenizer, rows
 
@@ -307,6 +308,23 @@ def test_kills_in_what_follows_change_nothing(base: Path, tmp_path: Path) -> Non
     name = "adapter/adapter_model.safetensors"
     one, other = (load_file(folder.student / name) for folder in (whole, killed))
     assert all(one[tensor].equal(other[tensor]) for tensor in one)
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_follows_fine_tuning(base: Path, tmp_path: Path) -> None:
+    """They take the same steps on the same records as one process does; one of them writes."""
+    one = three(tmp_path / "one", base, "full", tmp_path)
+    two = three(tmp_path / "two", base, "full", tmp_path)
+    finish(two, processes=2)
+    found = read_summary(two)
+    assert found is not None
+    expected, (tuned, distilled, preferred) = losses(train_student(one)), losses(found)
+    assert tuned == pytest.approx(expected[0], rel=1e-4)
+    # From here on each process draws answers of its own.
+    assert len(distilled) == len(expected[1])
+    assert preferred[0] == pytest.approx(expected[2][0], abs=1e-4)
+    assert preferred[-1] < preferred[0]
+    assert (two.student / "merged/model.safetensors").stat().st_size
 
 
 def losses(summary: TrainSummary) -> list[list[float]]:
