@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from harness import HERE, Findings, Finished, machine, run, table, versions, wri
 RESULTS = HERE / "results" / "filters.json"
 # Ways to choose and their targets in seconds of CPU, for 9,000 of 52,002.
 SELECT_JOBS = {"k_center": 60.0, "facility_location": 120.0, "spaced": 60.0, "topics": 30.0}
+# Rows of the files of junk, and the megabytes that filtering them may take.
+JUNK = {"identical": (1_000_000, 300.0), "varied": (500_000, 2048.0), "long": (3, 1024.0)}
 PACKAGES = ("selfinstruct", "numba", "numpy", "rapidfuzz", "datasketch", "rouge-score")
 
 
-def drive(job: str, count: int) -> Finished:
+def drive(job: str, count: int, *options: str) -> Finished:
     """One run of `filters_drive.py`."""
-    return run([sys.executable, HERE / "filters_drive.py", job, "--count", str(count)])
+    return run([sys.executable, HERE / "filters_drive.py", job, "--count", str(count), *options])
 
 
 def novelty(found: Findings, quick: bool) -> None:
@@ -146,6 +149,39 @@ def faults(found: Findings, quick: bool) -> None:
     found.note(**done.said)
 
 
+def junk(found: Findings, quick: bool) -> None:
+    """The command `filter` with its defaults on a million identical rows and other large files."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, (count, bound) in JUNK.items():
+            size = min(count, 20_000) if quick else count
+            made = drive("make", size, "--folder", folder, "--kind", kind).said
+            data, out = Path(folder, f"{kind}.jsonl"), Path(folder, "kept.jsonl")
+            command = [sys.executable, "-m", "selfinstruct", "filter", data, "-o", out]
+            done = run([*command, "--force", "--json"], limit_s=3600)
+            funnel = done.said["funnel"]
+            rows.append(
+                {
+                    "file": kind,
+                    **made,
+                    "kept": funnel["kept"],
+                    "accounted": funnel["kept"] + sum(funnel["rejected"].values()),
+                    "cpu_s": done.cpu_s,
+                    "us_a_row": 1e6 * done.cpu_s / size,
+                    "peak_rss_mb": done.rss_mb,
+                }
+            )
+            data.unlink()
+            lost = size - rows[-1]["accounted"]
+            found.target(f"junk: rows lost of {kind}", lost, 0, "rows")
+            if not quick:
+                found.target(f"junk: peak memory of {kind}", done.rss_mb, bound, "MB")
+        read = drive("reading", 5_000 if quick else 52_002, "--folder", folder).said
+    table("`selfinstruct filter` on junk and on many rows", rows)
+    table("Reading a JSON list", [read])
+    found.note(files=rows, reading=read)
+
+
 PARTS: dict[str, Callable[[Findings, bool], None]] = {
     "novelty": novelty,
     "online": online,
@@ -155,6 +191,7 @@ PARTS: dict[str, Callable[[Findings, bool], None]] = {
     "semantic": semantic,
     "roots": roots,
     "select": select,
+    "junk": junk,
     "faults": faults,
 }
 

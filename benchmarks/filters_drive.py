@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable
 
+import filters_junk
 import filters_meaning
 import filters_pools
 import filters_select
@@ -27,6 +28,8 @@ JOBS: dict[str, Callable[[argparse.Namespace], Said]] = {
     "facility_location": filters_select.facilities,
     "spaced": filters_select.spaced,
     "topics": filters_select.by_topic,
+    "make": filters_junk.make,
+    "reading": filters_junk.reading,
 }
 
 
@@ -35,6 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("job", choices=JOBS)
     parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--folder", help="where files are written, for junk")
+    parser.add_argument("--kind", help="which file, for junk")
     given = parser.parse_args()
     print(json.dumps(JOBS[given.job](given)))
 

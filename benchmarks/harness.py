@@ -133,9 +133,12 @@ def _wait(child: subprocess.Popen[bytes], limit_s: float) -> tuple[int, Any]:
 
 
 def _last_json(said: str) -> dict[str, Any]:
-    for line in reversed(said.splitlines()):
-        if line.startswith("{"):
-            found: dict[str, Any] = json.loads(line)
+    """The last object that begins a line, on that line or on several."""
+    lines = said.splitlines()
+    for at in reversed(range(len(lines))):
+        if lines[at].startswith("{"):
+            whole = lines[at] if lines[at].endswith("}") else "\n".join(lines[at:])
+            found: dict[str, Any] = json.loads(whole)
             return found
     return {}
 

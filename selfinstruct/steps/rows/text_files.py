@@ -34,7 +34,7 @@ REASONS = {
 
 _WINDOW = 1 << 20  # characters of a JSON list that are read at a time
 _SPACE = " \t\r\n"
-_LINE_BREAKS = re.compile(rb"[ \t]*[\r\n]\s*")
+_BETWEEN = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=[^ \t\r\n\]])")  # two elements of a list
 _PART_OF_NUMBER = 4  # "1e+" is read as 1, though it may go on
 _NEAR_END = 16  # a mistake this near to the end of what was read may be a cut token
 
@@ -88,6 +88,8 @@ def json_list(file: BinaryIO, name: str) -> Iterator[Found]:
         where = f"{name}:{window.line}"
         value, raw = window.element()
         yield Found(where, value, raw)
+        if window.goes_on():
+            continue
         if window.peek() == ",":
             window.take(",")
             if window.peek() == "]":
@@ -136,9 +138,18 @@ class _Window:
             raise self.fault(f"is not JSON: expected {expected!r}")
         self._at += 1
 
+    def goes_on(self) -> bool:
+        """Go past a comma with its white space to the next element, where the window shows both."""
+        found = _BETWEEN.match(self._text, self._at)
+        if found is None:
+            return False
+        self.line += found[0].count("\n")
+        self._at = found.end()
+        return True
+
     def element(self) -> tuple[Any, bytes]:
         """The value that begins here, and its text on one line."""
-        if not self.peek():
+        if self._at >= len(self._text) and not self.peek():
             raise self.fault("the file ends inside the list; it may have been cut short")
         while True:
             try:
@@ -162,9 +173,12 @@ class _Window:
                 continue
             found = self._text[self._at : self._at + length]
             self._at += length
-            self.line += found.count("\n")
-            # Inside strings JSON has no line breaks, so each of them is between two tokens.
-            return value, _LINE_BREAKS.sub(b" ", found.encode("utf-8", "surrogateescape"))
+            raw = found.encode("utf-8", "surrogateescape")
+            if "\n" in found or "\r" in found:
+                # Inside strings JSON has no line breaks, so each of them is between two tokens.
+                self.line += found.count("\n")
+                raw = b" ".join(map(bytes.strip, raw.splitlines()))
+            return value, raw
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
         unfinished = error.msg.startswith("Unterminated string")
