@@ -39,6 +39,8 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]+"
 )
 _ALPACA = re.compile("[a-z0-9]+")
+# The same for ASCII text, in half the time: what is no word becomes a space.
+_ASCII = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
 # Signs that are no part of any word and that NFKC turns into none: typographic punctuation and
 # spaces, arrows, operators. Most English text that is not ASCII has only these.
 _SIGNS = re.compile(
@@ -62,16 +64,18 @@ class _Patterns(NamedTuple):
 
 def alpaca_words(text: str) -> list[str]:
     """The words of `text` exactly as rouge_score's default tokenizer gives them, not stemmed."""
+    if text.isascii():
+        return text.translate(_ASCII).split()
     return _ALPACA.findall(text.lower())
 
 
 def unicode_words(text: str) -> list[str]:
     """The words of `text` in any script; those of `alpaca_words` where `text` is ASCII."""
     if text.isascii():
-        return _ALPACA.findall(text.lower())
+        return text.translate(_ASCII).split()
     plain = _SIGNS.sub(" ", text)
     if plain.isascii():
-        return _ALPACA.findall(plain.lower())
+        return plain.translate(_ASCII).split()
     return _patterns().word.findall(folded(text))
 
 
