@@ -1,4 +1,4 @@
-"""`filter --engine daft`: near-duplicates over dataframes, in a process of their own."""
+"""`filter --engine daft`: near-duplicates in stages, by processes here and on two Ray nodes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from selfinstruct.cli.main import cli
+from selfinstruct.core.errors import FolderError, UserError
+from selfinstruct.core.recipe import MinHashConfig
 from selfinstruct.core.types import Candidate
+from selfinstruct.stages.filter_scale import filter_at_scale
 from selfinstruct.steps.filters.minhash import NearDuplicate
+from selfinstruct.steps.scale import ray_workers, workers
+from selfinstruct.steps.scale.plan import Plan
 from tests.runs import WORDS
 
 daft = pytest.importorskip("daft")
@@ -80,7 +86,7 @@ def child(*arguments: str | Path, timeout: float = 240) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return found | {"told": done.stderr}
 
 
 def kept(out: Path) -> list[int]:
@@ -136,7 +142,7 @@ def test_how_it_differs_from_the_stream(tmp_path: Path) -> None:
     assert stays == [0, 2]
     data = [{"instruction": one, "output": "", "rank": at} for at, one in enumerate(chain)]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, data)), "utf-8")
-    child(tmp_path / "data.jsonl", tmp_path / "out")
+    filter_at_scale(tmp_path / "data.jsonl", tmp_path / "out")
     assert kept(tmp_path / "out") == [0]
 
 
@@ -148,12 +154,12 @@ def test_junk_and_copies(tmp_path: Path) -> None:
     data += [{"instruction": "🙂", "output": "", "rank": 3001}, {"text": "x", "rank": 3002}]
     path = tmp_path / "data.json"
     path.write_text(json.dumps(data), "utf-8")
-    funnel = child(path, tmp_path / "out")
-    assert funnel["rejected"] == {"near_duplicate": 2999}
+    funnel = filter_at_scale(path, tmp_path / "out")
+    assert funnel.rejected == {"near_duplicate": 2999}
     assert kept(tmp_path / "out") == [0, 3000, 3001, 3002]  # without words: near nothing
     lonely = tmp_path / "lonely.jsonl"
     lonely.write_text('{"instruction": "Name a river", "output": "Rhine", "rank": 0}', "utf-8")
-    assert child(lonely, tmp_path / "one")["rejected"] == {}
+    assert filter_at_scale(lonely, tmp_path / "one").rejected == {}
     assert not (tmp_path / "one" / "rejected").exists()
 
 
@@ -165,8 +171,8 @@ def test_conversations_and_rows_without_a_task(tmp_path: Path) -> None:
     talks = [[asked, told], [asked], [asked, again]]
     data = [{"messages": talk, "rank": at} for at, talk in enumerate(talks)]
     pq.write_table(pa.Table.from_pylist(data), tmp_path / "data.parquet")
-    funnel = child(tmp_path / "data.parquet", tmp_path / "out")
-    assert funnel["rejected"] == {"missing_field": 1, "near_duplicate": 1}
+    funnel = filter_at_scale(tmp_path / "data.parquet", tmp_path / "out")
+    assert funnel.rejected == {"missing_field": 1, "near_duplicate": 1}
     assert kept(tmp_path / "out") == [0]
 
 
@@ -189,11 +195,114 @@ def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["filter", str(tmp_path / "other.parquet"), "-o", out, *engine])
     assert 'no known layout, found the columns "text"' in str(done.exception)
     (tmp_path / "other.parquet").unlink()
+    assert "--ray is for --engine daft" in said("-o", out, "--ray", "auto")
     assert [one.name for one in tmp_path.iterdir()] == ["data.jsonl"]
 
 
+def test_a_job_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was done is not done again, unless other settings are asked for; nothing is left."""
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_pylist(rows(60)), path)
+    filter_at_scale(path, tmp_path / "whole")
+    done: list[str] = []
+    perform = workers.perform
+
+    def counted(stage: str, task: workers.Task, plan: Plan, number: int) -> dict[str, int]:
+        def counting(plan: Plan, number: int) -> dict[str, int]:
+            done.append(stage)
+            if stage == "gone" and done.count("gone") == 1:
+                raise KeyboardInterrupt
+            return task(plan, number)
+
+        return perform(stage, counting, plan, number)
+
+    monkeypatch.setattr(workers, "perform", counted)
+    with pytest.raises(KeyboardInterrupt):
+        filter_at_scale(path, tmp_path / "out")
+    assert done[0] == "texts"
+    assert (tmp_path / ".out.work").is_dir()
+    before, done[:] = len(done), ["gone"]
+    filter_at_scale(path, tmp_path / "out")
+    assert before > 8
+    assert done[1:] == ["gone", "rows"]
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    done[:] = []
+    with pytest.raises(KeyboardInterrupt):
+        filter_at_scale(path, tmp_path / "out", force=True)
+    filter_at_scale(path, tmp_path / "out", config=MinHashConfig(threshold=0.9), force=True)
+    assert done.count("texts") == 2
+    assert len(kept(tmp_path / "out")) > len(kept(tmp_path / "whole"))
+    assert {child.name for child in tmp_path.iterdir()} == {"data.parquet", "out", "whole"}
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
+    """The second one is told so."""
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_pylist(rows(6)), path)
+    (tmp_path / ".out.work").mkdir()
+    with (
+        filelock.FileLock(tmp_path / ".out.work" / "lock"),
+        pytest.raises(FolderError, match="another process is writing this folder"),
+    ):
+        filter_at_scale(path, tmp_path / "out")
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    """The bytes of the Parquet files."""
+    return {str(one.relative_to(out)): one.read_bytes() for one in out.rglob("*.parquet")}
+
+
+def test_a_node_that_dies_changes_nothing(tmp_path: Path) -> None:
+    """Two Ray nodes, one killed in the middle of a stage: the same bytes as by processes here."""
+    pytest.importorskip("ray")
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_pylist(rows(600, seed=2)), path, row_group_size=100)
+    alone = child(path, tmp_path / "alone")
+    cluster = child(path, tmp_path / "cluster", "edges", "worker")
+    assert {**cluster, "told": ""} == {**alone, "told": ""}
+    assert "killed in the stage edges" in cluster["told"]
+    found = files_of(tmp_path / "alone")
+    assert len(found) == 12
+    assert files_of(tmp_path / "cluster") == found
+
+
+def test_the_watch_over_nodes() -> None:
+    """A node that died is told of once; a stage does not wait for ever for nodes or for tasks."""
+
+    def node(name: str, alive: bool, cpus: float) -> dict[str, Any]:
+        about = {"NodeID": name, "NodeManagerAddress": f"10.0.0.{name}", "Alive": alive}
+        return about | {"Resources": {"CPU": cpus} if cpus else {}}
+
+    told: list[str] = []
+    nodes = [node("1", True, 0), node("2", True, 4), node("3", False, 4)]
+    watch = ray_workers.Watch(nodes, told.append, now=0)
+    watch.look("pairs", lambda: nodes, True, now=100)
+    assert told == []
+    nodes = [node("1", True, 0), node("2", False, 4)]
+    watch.look("pairs", lambda: nodes, False, now=103)
+    watch.look("pairs", lambda: nodes, False, now=106)
+    assert told == ["pairs: the node 10.0.0.2 died; its tasks are done again"]
+    with pytest.raises(UserError, match="no worker node is left in the stage 'pairs'"):
+        watch.look("pairs", lambda: nodes, False, now=100 + ray_workers.EMPTY_S + 1)
+    nodes = [node("4", True, 1)]
+    watch.begin(1000)
+    watch.look("rows", lambda: nodes, False, now=1000 + ray_workers.STALL_S)
+    with pytest.raises(UserError, match="no task of the stage 'rows' has ended for 60 minutes"):
+        watch.look("rows", lambda: nodes, False, now=1001 + ray_workers.STALL_S)
+
+
+def test_no_cluster_there(tmp_path: Path) -> None:
+    """One line says so, and nothing is left behind."""
+    pytest.importorskip("ray")
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_pylist(rows(6)), path)
+    with pytest.raises(UserError, match="--ray nowhere: no Ray cluster is reached there"):
+        filter_at_scale(path, tmp_path / "out", ray="nowhere")
+    assert [one.name for one in tmp_path.iterdir()] == ["data.parquet"]
+
+
 def test_nothing_phones_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Daft's own switches say so after `load_daft`, and no address is opened."""
+    """Daft's and Ray's own switches say so after `load_daft`, and no address is opened."""
     from daft.scarf_telemetry import opted_out
 
     from selfinstruct.steps.scale.runner import SILENT, load_daft
@@ -206,3 +315,5 @@ def test_nothing_phones_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     load_daft()
     assert opted_out()
+    usage = pytest.importorskip("ray._common.usage.usage_lib")
+    assert not usage.usage_stats_enabled()

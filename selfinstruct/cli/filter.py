@@ -69,6 +69,11 @@ SNIPPET = 100
     show_default=True,
     help="daft finds near-duplicates, and nothing else, among more rows than memory holds.",
 )
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="For daft: have the work done by the Ray cluster there, such as auto or 10.0.0.1:6379.",
+)
 @click.option("--explain", is_flag=True, help="Print a line for each row: what became of it, why.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
 @json_option
@@ -82,6 +87,7 @@ def command(
     columns: str | None,
     fmt: str | None,
     engine: str,
+    ray: str | None,
     explain: bool,
     force: bool,
     as_json: bool,
@@ -98,8 +104,10 @@ def command(
     config = load_filters(filters, overrides)
     if engine == "daft":
         wrong = {"rejected": rejected, "against": against, "format": fmt, "explain": explain}
-        _at_scale(data, out, config, _columns(columns), force, as_json, wrong)
+        _at_scale(data, out, config, _columns(columns), ray, force, as_json, wrong)
         return
+    if ray is not None:
+        raise UserError("--ray is for --engine daft")
     busy = as_json or out == "-"  # standard output holds data, so words go elsewhere
     with _watching(explain, to_stderr=busy) as on_chunk:
         summary = filter_file(
@@ -126,6 +134,7 @@ def _at_scale(
     out: str,
     config: FiltersConfig,
     columns: dict[str, str],
+    ray: str | None,
     force: bool,
     as_json: bool,
     wrong: dict[str, Any],
@@ -137,7 +146,15 @@ def _at_scale(
             raise UserError(f"--{name} is not for --engine daft; its folder has rejected rows")
     if not config.minhash.enabled:
         raise UserError("filters.minhash.enabled is false, and --engine daft does nothing else")
-    funnel = filter_at_scale(data, out, config=config.minhash, columns=columns, force=force)
+    funnel = filter_at_scale(
+        data,
+        out,
+        config=config.minhash,
+        columns=columns,
+        ray=ray,
+        force=force,
+        tell=lambda line: click.echo(line, err=True),
+    )
     if as_json:
         print_json(funnel)
     else:

@@ -1,21 +1,18 @@
-"""Daft on this machine, and work in stages that each end in Parquet files.
-
-Stages keep memory to what one of them needs: what is found goes to the disk, not to the next stage.
-"""
+"""Daft, set to work within one process, and silent."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from selfinstruct.core.errors import MissingDependency, UserError
 
-# Read by Daft when it is imported; nothing here phones home.
+# Read by Daft and Ray when they are imported; nothing here phones home.
 SILENT = {
     "DO_NOT_TRACK": "1",
     "DAFT_ANALYTICS_ENABLED": "0",
     "SCARF_NO_ANALYTICS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 
@@ -36,28 +33,3 @@ def load_daft() -> Any:
         except daft.exceptions.DaftCoreException as error:  # it can be chosen once a process
             raise UserError("this process has used Daft over Ray; start a new one") from error
     return daft
-
-
-class Stages:
-    """Dataframes that are kept as files.
-
-    Args:
-        daft: from `load_daft`.
-        work: an empty folder.
-    """
-
-    def __init__(self, daft: Any, work: Path) -> None:
-        self._daft = daft
-        self._work = work
-
-    def run(self, name: str, frame: Any) -> Any:
-        """The dataframe, computed, written to a folder of that name and read from there."""
-        import pyarrow.parquet as pq
-
-        place = self._work / name
-        place.mkdir()
-        frame.write_parquet(str(place), compression="lz4")
-        if not any(place.glob("*.parquet")):  # no rows: no file
-            schema = frame.schema().to_pyarrow_schema()
-            pq.write_table(schema.empty_table(), place / "empty.parquet")
-        return self._daft.read_parquet(f"{place}/*.parquet")
