@@ -177,7 +177,7 @@ def dependencies() -> dict[str, list[str]]:
     wanted = {"": project["dependencies"]} | {
         extra: packages
         for extra, packages in project["optional-dependencies"].items()
-        if extra not in ("all", "dev", "serve", "trackio", "wandb")
+        if extra not in ("all", "dev", "liger", "serve", "trackio", "wandb")
     }
     return {
         extra: [re.split(r"[\[<>=]", package)[0] for package in packages]

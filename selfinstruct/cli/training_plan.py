@@ -78,6 +78,7 @@ def facts(plan: Outlook, base: str) -> list[tuple[str, str]]:
             + (f" x {plan.processes} processes" if plan.processes > 1 else "")
             + recomputed,
         ),
+        ("with", plan.throughput.words),
         ("steps", f"{plan.steps:,} ({plan.epochs:g} epochs, {plan.examples:,} examples)"),
         (
             "tokens",

@@ -536,6 +536,22 @@ class StudentConfig(Strict):
     sparse_head: bool = False
     """On a processor, run the output layer only where an answer's token is predicted: the same loss
     for less work. `--plan` does not count with it: it takes less memory and time than foreseen."""
+    attention: Literal[
+        "auto", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"
+    ] = "auto"
+    """What computes attention. `auto` is FlashAttention where it is installed and the base and the
+    GPU have it, else PyTorch's own (`sdpa`)."""
+    packing: bool | Literal["auto"] = "auto"
+    """Lay the examples of a micro-batch one after another in one row, without padding; the steps
+    are the same. `auto` does so with FlashAttention or flex attention. Refused where attention lets
+    examples see each other."""
+    compile: bool = False
+    """Compile the model with torch.compile: slow to begin, worth it for long trainings on a GPU."""
+    liger: bool | Literal["auto"] = "auto"
+    """Liger's kernels (extra `liger`) for norms, rotary positions and MLPs; `auto` uses them on
+    CUDA where they are installed and know the base."""
+    dataloader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Processes that prepare batches; `auto` is 2 on CUDA, else none. The order stays the same."""
     gpu_hour_price: Decimal = Field(default=Decimal(0), ge=0)
     """Dollars per hour of this machine, for the bill."""
     eval_steps: int | None = Field(default=None, ge=1)

@@ -33,6 +33,7 @@ from selfinstruct.steps.planning.model import measure_model
 from selfinstruct.steps.planning.outlook import Job, Outlook, Room, foresee, refuse
 from selfinstruct.steps.planning.room import find_room, is_sharded
 from selfinstruct.steps.planning.speed import CALIBRATION_SECONDS
+from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.swap import replacing
 from selfinstruct.steps.training.adapters import add_adapter, load_adapter
@@ -51,17 +52,20 @@ from selfinstruct.steps.training.loading import (
     load_model,
     load_tokenizer,
     stored_dtype,
+    use_liger,
 )
 from selfinstruct.steps.training.masks import Shown, show
 from selfinstruct.steps.training.measures import spread
 from selfinstruct.steps.training.outcome import summarize
 from selfinstruct.steps.training.own_data import read_conversations, read_pairs
+from selfinstruct.steps.training.packing import settle
 from selfinstruct.steps.training.plan import Plan, arrange, is_main_process, process_count
 from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.records import read_split
 from selfinstruct.steps.training.runtime import (
     check_packages,
     choose_device,
+    compute_dtype,
     prepare_process,
     quiet,
     use_all_cores,
@@ -78,7 +82,7 @@ from selfinstruct.steps.training.trainer import SUPERVISED, Aside, fit
 STAGE = "train"
 FORMAT = 1  # raise it when the same settings and records are to give another student
 # Settings that change what a training costs or leaves behind, not what the student learns.
-NOT_LEARNED = ("base", "save_steps", "merge", "gpu_hour_price", "report_to")
+NOT_LEARNED = ("base", "save_steps", "merge", "gpu_hour_price", "report_to", "dataloader_workers")
 # Seconds for which the processor is timed before a training; asked for alone, the plan takes more.
 CALIBRATION = 0.1
 
@@ -190,7 +194,14 @@ class _Training:
             micro_batch_size=1 if chosen == "auto" else chosen,  # what fits is not known yet
             seed=recipe.seed,
             device=self.device,
+            throughput=self._throughput(),
         )
+
+    def _throughput(self) -> Throughput:
+        """What makes it fast, of what the recipe asks for. Raises `RecipeError`."""
+        asked = self.config.model_dump(include=set(Wanted.__struct_fields__))
+        bf16 = str(compute_dtype(self.device)) == "torch.bfloat16"
+        return choose(self.base.folder, self.base.name, self.device, Wanted(**asked), bf16=bf16)
 
     def run(self, force: bool, on_progress: OnProgress | None) -> TrainSummary:
         """Train, write the student and the summary, and book what it took."""
@@ -234,6 +245,8 @@ class _Training:
     def outlook(self, examples: Examples, room: Room, calibration: float) -> Outlook:
         """What training on `examples` in `room` takes."""
         model = measure_model(self.base.folder, self.base.name)
+        scores = self.plan.throughput.chosen == "eager"
+        model = msgspec.structs.replace(model, stored_scores=scores)
         lengths = [example.length for example in examples.kept]
         plan, order = arrange(lengths, self.plan)
         chosen = self.config.micro_batch_size
@@ -245,6 +258,7 @@ class _Training:
             lengths=[lengths[at] for at in order],
             max_length=self.lessons.max_length,
             epochs=len(order) / len(lengths),
+            throughput=plan.throughput,
         )
         price = from_dollars(self.config.gpu_hour_price)
         return foresee(model, job, room, hour_price=price, calibration=calibration)
@@ -309,19 +323,12 @@ class _Training:
             return before + time.monotonic() - self.began
 
         method = self.config.method
-        model = load_model(
-            self.base.folder,
-            self.base.name,
-            device=self.device,
-            dtype=weight_dtype(self.device, trained=method == "full"),
-            quantized=method == "qlora",
-        )
-        check_vocabulary(model, self.form.tokenizer, self.base.name)
+        model, plan, notes = self._load()
         model, fitted = fit(
-            model if method == "full" else add_adapter(model, self.plan),
+            model if method == "full" else add_adapter(model, plan),
             self.form.tokenizer,
             examples.kept,
-            self.plan,
+            plan,
             self.checkpoints,
             self.mark,
             clock,
@@ -357,10 +364,28 @@ class _Training:
             hour_price=aside.hour_price,
             merged_dtype=merged_dtype,
             later=later,
-            notes=[note for stage in stages for note in stage.notes],
+            notes=[*notes, *(note for stage in stages for note in stage.notes)],
             seconds=clock(),
             fingerprint=self.done_mark,
         )
+
+    def _load(self) -> tuple[Any, Plan, list[str]]:
+        """The base as it is trained, the plan as it can be carried out, and what is to be said."""
+        method, throughput = self.config.method, self.plan.throughput
+        model = load_model(
+            self.base.folder,
+            self.base.name,
+            device=self.device,
+            dtype=weight_dtype(self.device, trained=method == "full"),
+            quantized=method == "qlora",
+            attention=throughput.attention,
+        )
+        check_vocabulary(model, self.form.tokenizer, self.base.name)
+        if throughput.liger:
+            use_liger(model)
+        insisted = self.config.packing is True
+        plan, notes = settle(model, self.plan, self.base.name, insisted=insisted)
+        return model, plan, [f"trained with {plan.throughput.words}", *notes]
 
     def _whole(self, saved: Path) -> Any:
         """The trained model, of which each process had a part, loaded on the processor."""

@@ -34,6 +34,7 @@ from selfinstruct.steps.planning.speed import (
     step_flops,
     training_seconds,
 )
+from selfinstruct.steps.planning.throughput import Throughput
 
 # Padded tokens of a micro-batch beyond which a larger one is no faster.
 ENOUGH_TOKENS: dict[Device, int] = {"cuda": 16_384, "cpu": 2_048, "mps": 4_096}
@@ -66,6 +67,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     lengths: Sequence[int]
     max_length: int
     epochs: float
+    throughput: Throughput = Throughput()
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
     `seconds` is None where nothing is known of the GPU's speed, `kwh` where nothing is known of
     the draw. `cost` is in picodollars. `instead` says what would fit where this does not.
+    `throughput` is what makes it fast.
     """
 
     method: Method
@@ -102,6 +105,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     cost: int | None
     kwh: float | None
     instead: list[str]
+    throughput: Throughput = Throughput()
 
     @property
     def fits(self) -> bool:
@@ -124,7 +128,7 @@ def foresee(
     micro = job.micro_batch_size or choose_micro(model, job, room)
     share = max(1, job.batch_size // room.processes)
     micro = _divisor(share, micro)
-    batches = micro_batches(job.lengths, micro)
+    batches = micro_batches(job.lengths, micro, packed=job.throughput.packing)
     recompute = model.parameters > RECOMPUTE_ABOVE
     memory = _memory(model, job, room, *_largest(batches))
     speed = (
@@ -154,7 +158,7 @@ def foresee(
         steps=-(-len(job.lengths) // job.batch_size),
         epochs=job.epochs,
         tokens=sum(job.lengths),
-        padded_tokens=sum(map(_tokens, batches)),
+        padded_tokens=sum(job.lengths if job.throughput.packing else map(_tokens, batches)),
         memory=memory,
         merging=merging_memory(model, job.method, room.device),
         need=memory.total,
@@ -165,6 +169,7 @@ def foresee(
         cost=None if seconds is None else round(hour_price * seconds / 3600),
         kwh=_kwh(room, seconds),
         instead=[] if fits else what_would(model, job, room),
+        throughput=job.throughput,
     )
 
 
@@ -198,9 +203,13 @@ def refuse(plan: Outlook, name: str) -> None:
     )
 
 
-def micro_batches(lengths: Sequence[int], micro: int) -> list[tuple[int, int]]:
-    """Rows and padded length of each micro-batch, in training order."""
+def micro_batches(
+    lengths: Sequence[int], micro: int, *, packed: bool = False
+) -> list[tuple[int, int]]:
+    """Rows and length of each micro-batch, in training order; `packed` ones have no padding."""
     parts = (lengths[at : at + micro] for at in range(0, len(lengths), micro))
+    if packed:  # as many tokens, as if all were of their mean length
+        return [(len(part), -(-sum(part) // len(part))) for part in parts]
     return [(len(part), max(part)) for part in parts]
 
 

@@ -35,17 +35,21 @@ def add_answer_head(model: Any) -> bool:
 
     Returns False, and changes nothing, where the model scales its logits or has no plain head.
     """
+    import torch
+
     own = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not _is_plain(own):
         return False
     forward = own.forward
+    # Its shapes depend on the labels: torch.compile is to leave it as it is.
+    summed = torch.compiler.disable(_summed_loss)
 
     def answering(self: Any, *args: Any, answer_loss: bool = False, **kwargs: Any) -> Any:
         if not answer_loss:
             return forward(*args, **kwargs)
         labels = kwargs.pop("labels")
         hidden = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
-        return _summed_loss(hidden[:, :-1], labels[:, 1:], self.get_output_embeddings())
+        return summed(hidden[:, :-1], labels[:, 1:], self.get_output_embeddings())
 
     own.forward = types.MethodType(answering, own)
     return True

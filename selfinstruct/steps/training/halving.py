@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+from selfinstruct.steps.training import packing
 from selfinstruct.steps.training.plan import process_count
 
 
@@ -82,7 +83,9 @@ class Halving:
 
 
 def split(inputs: dict[str, Any], pieces: int) -> list[dict[str, Any]]:
-    """A micro-batch in at most `pieces` parts of its rows."""
+    """A micro-batch in at most `pieces` parts of its examples."""
+    if packing.EDGES in inputs:
+        return packing.cut_row(inputs, pieces)
     rows = _rows(inputs)
     size = -(-rows // pieces)
     return [
@@ -95,6 +98,8 @@ def split(inputs: dict[str, Any], pieces: int) -> list[dict[str, Any]]:
 
 
 def _rows(inputs: dict[str, Any]) -> int:
+    if packing.EDGES in inputs:
+        return packing.examples_in(inputs)
     return next(len(value) for value in inputs.values() if _is_rows(value))
 
 

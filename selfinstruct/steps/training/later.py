@@ -62,7 +62,11 @@ def plan_stages(
     """
     # Each step has two models, or two answers to each prompt.
     micro = max(1, plan.micro_batch_size // 2)
-    plan = msgspec.structs.replace(plan, micro_batch_size=micro, max_steps=None)
+    # Pairs, and answers that are yet to be written, have shapes of their own.
+    throughput = msgspec.structs.replace(plan.throughput, packing=False, compile=False)
+    plan = msgspec.structs.replace(
+        plan, micro_batch_size=micro, max_steps=None, throughput=throughput
+    )
     found = []
     if config.distillation is not None and data.teacher is not None:
         found.append(_distil(config.distillation, data.teacher, form, lessons, plan))

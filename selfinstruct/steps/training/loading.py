@@ -21,7 +21,15 @@ def load_tokenizer(folder: Path, name: str) -> Any:
         raise _cannot_load(name, "tokenizer", error) from None
 
 
-def load_model(folder: Path, name: str, *, device: str, dtype: Any, quantized: bool = False) -> Any:
+def load_model(
+    folder: Path,
+    name: str,
+    *,
+    device: str,
+    dtype: Any,
+    quantized: bool = False,
+    attention: str | None = None,
+) -> Any:
     """The language model in `folder`, causal or encoder-decoder, in evaluation mode.
 
     Args:
@@ -30,6 +38,7 @@ def load_model(folder: Path, name: str, *, device: str, dtype: Any, quantized: b
         device: "cpu", "cuda" or "mps".
         dtype: the torch dtype of its parameters; for a quantized one, what it computes in.
         quantized: hold the linear layers in 4 bits (NF4 with double quantization, as QLoRA does).
+        attention: what computes attention, by transformers' name for it.
 
     Raises `UserError` for an unknown architecture, or weights that are missing: transformers would
     fill those with random numbers and only warn. `MissingDependency` without bitsandbytes.
@@ -37,9 +46,11 @@ def load_model(folder: Path, name: str, *, device: str, dtype: Any, quantized: b
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    # The attention is the library's choice: PyTorch's own, where the architecture has it (GPT-J,
-    # Gemma 2 and T5 have not, and asking for it would refuse them).
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    # Else it is the library's choice: PyTorch's own, where the architecture has it (GPT-J, Gemma 2
+    # and T5 have not, and asking for it would refuse them).
+    if attention is not None:
+        options["attn_implementation"] = attention
     if quantized:
         place = torch.cuda.current_device() if device == "cuda" else device
         options |= {"quantization_config": four_bits(dtype), "device_map": {"": place}}
@@ -62,6 +73,16 @@ def load_model(folder: Path, name: str, *, device: str, dtype: Any, quantized: b
         _check_quantized(model, name)
     model.eval()
     return model if quantized else model.to(device)
+
+
+def use_liger(model: Any) -> None:
+    """Put Liger's kernels in the place of the layers they are for; the loss stays as it is."""
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    # TRL's fused loss, or this package's, is in the place of Liger's.
+    _apply_liger_kernel_to_instance(
+        model=model, cross_entropy=False, fused_linear_cross_entropy=False
+    )
 
 
 def _check_quantized(model: Any, name: str) -> None:

@@ -10,11 +10,15 @@ from typing import Literal
 import msgspec
 
 from selfinstruct.core.errors import RecipeError
+from selfinstruct.steps.planning.throughput import Throughput
 from selfinstruct.steps.training.order import training_order
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of one training; see `core.recipe.StudentConfig` for their meaning."""
+    """The settings of one training; see `core.recipe.StudentConfig` for their meaning.
+
+    `throughput` is what makes it fast.
+    """
 
     method: Literal["lora", "qlora", "full"]
     epochs: float
@@ -36,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     device: str
     sparse_head: bool = False
+    throughput: Throughput = Throughput()
 
 
 class StepLog(msgspec.Struct, frozen=True):

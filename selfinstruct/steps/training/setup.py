@@ -75,7 +75,10 @@ def shared_arguments(
         "report_to": "none",
         "ddp_find_unused_parameters": False,
         "disable_tqdm": True,
+        # Batches are cut from the order beforehand, so that workers change nothing in it.
+        "dataloader_num_workers": plan.throughput.workers,
         "dataloader_pin_memory": plan.device == "cuda",
+        "torch_compile": plan.throughput.compile,
         "eval_strategy": "no",
         "push_to_hub": False,
     }

@@ -17,7 +17,8 @@ def build(setup: Setup) -> Any:
         **setup.arguments,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
-        packing=False,
+        packing=False,  # it would fill rows anew: what a step learns from would be another
+        padding_free=setup.plan.throughput.packing,
     )
     columns = {
         "input_ids": [row.prompt + row.answer for row in setup.rows],

@@ -196,7 +196,7 @@ def _train(trainer: Any, resume: Path | None, plan: Plan) -> None:
     trainer.remove_callback(PrinterCallback)  # progress is told through `on_progress`
     trainer.create_model_card = lambda **_: None  # cards are written here, of what is known
     try:
-        with writing(Path(trainer.args.output_dir)):
+        with writing(Path(trainer.args.output_dir)), _shapes(plan):
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -206,6 +206,19 @@ def _train(trainer: Any, resume: Path | None, plan: Plan) -> None:
             f"the device ran out of memory with {size} examples per forward pass; lower "
             "student.micro_batch_size or student.max_length and give the same command again"
         ) from None
+
+
+def _shapes(plan: Plan) -> Any:
+    """Have torch.compile take lengths as variables from the first batch on.
+
+    It would otherwise make code for the first batch's own length, and a training that goes on from
+    a checkpoint begins with another one.
+    """
+    if not plan.throughput.compile:
+        return contextlib.nullcontext()
+    import torch._dynamo
+
+    return torch._dynamo.config.patch(assume_static_by_default=False)
 
 
 def _keep_best(trainer: Any, checkpoints: Path, measured: list[Measured]) -> int | None:
@@ -261,6 +274,8 @@ def _per_step(lengths: list[int], batch_size: int) -> list[int]:
 
 def _positions(lengths: list[int], plan: Plan) -> list[int]:
     """Token positions of each optimizer step, padding included."""
+    if plan.throughput.packing:
+        return _per_step(lengths, plan.batch_size)
     micro, _ = accumulation(plan, process_count())
     return [
         sum(
