@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import selfinstruct
 from selfinstruct.cli.main import cli
 from selfinstruct.core.errors import FolderError, RecipeError, SeedError, UserError
-from selfinstruct.core.recipe import FiltersConfig
+from selfinstruct.core.recipe import CorrectnessConfig, FiltersConfig, RulesConfig
 from selfinstruct.core.types import SeedTask
 from selfinstruct.steps.rows.sinks import FORMATS
 from tests.runs import WORDS
@@ -242,6 +242,39 @@ def test_against_other_files(tmp_path: Path) -> None:
         selfinstruct.filter(ROWS, against=[bad])
 
 
+def test_rules_on_english_wording_are_for_runs(tmp_path: Path) -> None:
+    """Tasks on files, and in other languages, are kept by default; the preset and a run reject."""
+    told = [
+        {"instruction": "Explain how a file is opened in Python", "output": "With open()."},
+        {"instruction": "Écris un poème sur la mer du Nord", "output": "La mer est grise."},
+        {"instruction": "Opisz krótko historię miasta Gdańsk", "output": "To stare miasto."},
+    ]
+    assert selfinstruct.filter(told).kept == told
+    reasons = {"forbidden_word": 1, "starts_with_non_ascii": 1}
+    assert selfinstruct.filter(told, config="alpaca").funnel.rejected == reasons
+    assert selfinstruct.filter(told, wording={"enabled": True}).funnel.rejected == reasons
+    data, out = write(tmp_path / "data.jsonl", told), tmp_path / "out.jsonl"
+    assert selfinstruct.filter_file(data, out).funnel.kept == 3
+    command = ["filter", str(data), "-o", str(out), "--force", "--filters", "alpaca", "--json"]
+    done = CliRunner().invoke(cli, command)
+    assert json.loads(done.stdout)["funnel"]["rejected"] == reasons
+
+
+def test_the_preset_alpaca_has_alpacas_checks_alone(tmp_path: Path) -> None:
+    """Three words are too few, ROUGE-L decides by a to z, and no other filter looks."""
+    told = [
+        {"instruction": "Name three rivers", "output": "Rhine, Nile, Po"},
+        {"instruction": "Name three long rivers", "output": "As an AI language model, I cannot"},
+        {"instruction": "Name three long rivers!", "output": "Rhine, Nile, Po"},
+        {"instruction": "Work out two plus two", "output": "2 + 2 = 5"},
+    ]
+    found = selfinstruct.filter(told, config="alpaca")
+    assert found.funnel.rejected == {"instruction_too_short": 1, "not_novel": 1}
+    every = RulesConfig().actions | CorrectnessConfig().actions
+    chosen = found.config.rules.actions | found.config.correctness.actions
+    assert chosen == dict.fromkeys(every, "off")
+
+
 def test_the_same_verdicts_as_a_run(tmp_path: Path) -> None:
     """The tool judges as the judge of a run does, row by row."""
     from selfinstruct.core.types import Candidate
@@ -255,7 +288,7 @@ def test_the_same_verdicts_as_a_run(tmp_path: Path) -> None:
         candidate = Candidate(id=str(number), slot=0, index=number, strategy="", **texts)
         wanted.append(judge.judge(candidate).reason)
     seeds = [{"instruction": ROWS[5]["instruction"], "output": "x"}]
-    result = selfinstruct.filter(ALL, against=[seeds])
+    result = selfinstruct.filter(ALL, config=FiltersConfig(), against=[seeds])
     found = {one.position: one.reason for one in result.rejected}
     assert [found.get(n, "") for n in range(len(ALL))] == wanted
     assert "not_novel" in wanted or "conflicting_output" in wanted

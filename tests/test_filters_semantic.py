@@ -38,7 +38,7 @@ def pairs() -> list[tuple[bool, str, str]]:
 
 def test_a_paraphrase_of_a_seed_is_rejected_and_another_task_is_not() -> None:
     """The verdict names the neighbour and the cosine; shared words alone do not count."""
-    filter_ = Semantic()
+    filter_ = Semantic(0.8)
     filter_.add(SeedTask(id="s1", instruction="What is the capital of Australia?", output="x"))
     filter_.add(SeedTask(id="s2", instruction="List three rivers", output="x"))
     verdict = filter_.check(candidate("Name Australia's capital city."))

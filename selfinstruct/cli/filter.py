@@ -43,7 +43,12 @@ SNIPPET = 100
     metavar="FILE",
     help="Keep only what is novel next to these rows too. Repeatable.",
 )
-@click.option("--filters", metavar="FILE", help="A recipe, or its section filters, as YAML.")
+@click.option(
+    "--filters",
+    metavar="FILE",
+    help="A recipe, or its section filters, as YAML; or a name: any, the default, leaves out the "
+    "rules on English wording, alpaca has Stanford Alpaca's rules alone.",
+)
 @click.option(
     "--set",
     "overrides",
@@ -95,8 +100,9 @@ def command(
     """Write the rows of DATA that the filters keep to OUT, with every column they have.
 
     DATA is a file (JSON lines, a JSON list, CSV, Parquet), a folder as the Hub or `datasets` lays
-    it out, or - for JSON lines from standard input. The filters are those of a run; no run and no
-    teacher is needed. At the end a table says how many rows went for which reason.
+    it out, or - for JSON lines from standard input. The filters are those of a run, but for the
+    rules on English wording; no run and no teacher is needed. At the end a table says how many rows
+    went for which reason.
     """
     from selfinstruct.core.recipe_file import load_filters
     from selfinstruct.stages.filter import filter_file

@@ -338,7 +338,7 @@ class SemanticConfig(Strict):
     """Semantic duplicates: the cosine of embeddings of instruction and input."""
 
     enabled: bool = False
-    threshold: float = Field(default=0.8, gt=0, le=1)
+    threshold: float = Field(default=0.9, gt=0, le=1)
     """Rejected from this cosine up."""
     model: str = "minilm"
     """`minilm` ships with the extra `semantic`; else a sentence-transformers folder, or a Hub id

@@ -17,6 +17,10 @@ from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.recipe import FiltersConfig, Recipe, Strict
 from selfinstruct.core.shipped import find
 
+ANY_DATASET = "any"
+PRESETS = {name: f"recipes/filters/{name}.yaml" for name in (ANY_DATASET, "alpaca")}
+"""Filters for datasets that ship under a name, and their files."""
+
 _DOT = re.compile(r"(?<!\\)\.")
 
 
@@ -65,12 +69,12 @@ def _error(error: ValidationError, source: str) -> RecipeError:
 
 
 def load_filters(path: str | Path | None = None, overrides: Sequence[str] = ()) -> FiltersConfig:
-    """The filters of a file, with ``filters.a.b=value`` overrides; the defaults without a file.
+    """The filters of a file, with ``filters.a.b=value`` overrides; those for any dataset without.
 
-    The file is a recipe, of which the section `filters` counts, or that section alone. Raises
-    `RecipeError`.
+    The file is a recipe, of which the section `filters` counts, or that section alone; or one of
+    `PRESETS` by name. Raises `RecipeError`.
     """
-    loaded: dict[str, Any] = {} if path is None else _load_yaml(path)
+    loaded = _load_yaml(PRESETS.get(str(path or ANY_DATASET), path or ""))
     section = loaded.get("filters", {}) if {"filters", "seeds"} & loaded.keys() else loaded
     whole = {"filters": section or {}}
     for override in overrides:

@@ -87,7 +87,8 @@ def filter(  # noqa: A001 (the word users know)
     Args:
         data: a path as for `filter_file`; a list of mappings; a pyarrow table, a pandas data frame
             or a `datasets.Dataset`.
-        config: the filters, or the YAML file that holds them; a recipe's defaults otherwise.
+        config: the filters, the YAML file that holds them, or "alpaca"; those for any dataset
+            (`recipes/filters/any.yaml`) where not given.
         against: more such data that rows must be novel against.
         columns: which column is which part of a task, where the names are not usual ones.
         sections: keys of the recipe's section `filters` that go before `config`, such as
@@ -195,7 +196,7 @@ def filter_file(
         data: a file or folder, or ``-`` for JSON lines from standard input.
         out: a file, or ``-`` for JSON lines to standard output; a folder in the Hub's layout where
             the name has no ending.
-        config: the filters; a recipe's defaults where not given.
+        config: the filters; those for any dataset where not given.
         rejected: a file for the other rows, each with what was said of it.
         against: files that rows must be novel against; they are not written.
         columns: which column is which part of a task, where the names are not usual ones.
@@ -206,7 +207,7 @@ def filter_file(
     Memory is that of the filters' indexes and a few chunks. Files appear under their names when all
     is written; after a fault nothing has changed. Raises `UserError`, `SeedError`, `FolderError`.
     """
-    sieve = Sieve(config or FiltersConfig(), Columns(columns))
+    sieve = Sieve(config or load_filters(), Columns(columns))
     source = open_source(data)
     others = [open_source(path) for path in against]
     read = [file for one in (source, *others) if isinstance(one, Files) for file in one.files]

@@ -44,7 +44,7 @@ class Semantic:
 
     name = "semantic"
 
-    def __init__(self, threshold: float = 0.8, model: str = NAME) -> None:
+    def __init__(self, threshold: float = 0.9, model: str = NAME) -> None:
         try:
             from usearch.index import Index
         except ImportError as error:
