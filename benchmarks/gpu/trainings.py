@@ -1,0 +1,420 @@
+"""One case of the GPU benchmark, as a process of its own; `run.py` starts it.
+
+    python -m benchmarks.gpu.trainings full-7b-ours [--dry-run]
+
+The last line it prints is JSON, by case. Both sides train the same random tokens from weights of
+the same shape; ours as `train-student` would with the recipe's defaults and the case's settings,
+TRL's as its defaults are: weights in float32 under bfloat16 autocast, activations recomputed, 8
+examples a forward pass, fewer where memory runs out. Both are timed from the end of a step after
+the first ones to the end of the last, and nothing is saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import random
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.cases import CASES, SHAPES, Case
+from benchmarks.harness import HERE, versions
+
+LENGTH, BATCH = 2048, 16  # tokens of an example at most, examples of a step
+WARM, TIMED = 2, 4  # steps
+PROMPT = 16  # tokens without loss: of nearly all, so that MFU counts what is done
+RANK, ALPHA = 16, 32
+PACKAGES = ("torch", "transformers", "trl", "peft")
+# Made once for QLoRA, whose base is quantized while it is read.
+FOLDERS = HERE.parent / "build" / "bench" / "gpu"
+
+
+class Skipped(Exception):
+    """This machine lacks what the case is about."""
+
+
+class Done(Exception):
+    """Enough steps were timed."""
+
+
+class Watch:
+    """Times the steps after the first ones, and remembers the memory at its peak."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.began = self.seconds = 0.0
+
+    def step(self, number: int) -> None:
+        """Step `number` is done; raises `Done` after the last one."""
+        if number == WARM:
+            self._wait()
+            self.began = time.perf_counter()
+        if number == WARM + TIMED:
+            self._wait()
+            self.seconds = time.perf_counter() - self.began
+            raise Done
+
+    def _wait(self) -> None:
+        import torch
+
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+class Bench:
+    """A case on this machine: its model's shape, tokens and device; `dry` is tiny and on a CPU."""
+
+    def __init__(self, case: Case, work: Path, *, dry: bool) -> None:
+        from tests.tiny_student import make_tokenizer
+
+        self.case, self.work, self.dry = case, work, dry
+        self.device = "cpu" if dry else "cuda"
+        self.shape = SHAPES["tiny" if dry else case.shape]
+        self.length, self.batch = (64, 4) if dry else (LENGTH, BATCH)
+        self.tokenizer = make_tokenizer(chat=True)
+        self.config().save_pretrained(work)
+
+    def config(self) -> Any:
+        """A Llama config of the shape."""
+        from transformers import LlamaConfig
+
+        end = self.tokenizer.eos_token_id
+        return LlamaConfig(
+            **self.shape, max_position_embeddings=4096, eos_token_id=end, bos_token_id=0
+        )
+
+    def model(self, dtype: Any, attention: str | None = None) -> Any:
+        """Random weights, made on the device."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        torch.manual_seed(0)
+        with torch.device(self.device):
+            return AutoModelForCausalLM.from_config(
+                self.config(), dtype=dtype, attn_implementation=attention
+            )
+
+    def base(self) -> Path:
+        """A folder with random weights in bfloat16, made once."""
+        import torch
+
+        folder = (self.work if self.dry else FOLDERS) / f"base-{self.case.shape}"
+        if not (folder / "config.json").is_file():
+            self.model(torch.bfloat16).save_pretrained(folder)
+            _free()
+        return folder
+
+    def lengths(self) -> list[int]:
+        """Tokens of each example, for all steps."""
+        count = (WARM + TIMED + 1) * self.batch
+        if self.case.lengths == "whole":
+            return [self.length] * count
+        rng = random.Random(0)  # Alpaca's are about log-normal: median 80 tokens, few above 300
+        return [
+            min(max(int(rng.lognormvariate(4.4, 0.6)), PROMPT + 8), self.length)
+            for _ in range(count)
+        ]
+
+    def examples(self) -> list[tuple[list[int], list[int]]]:
+        """Prompt and answer of each example, random ids."""
+        rng = random.Random(1)
+        top = self.shape["vocab_size"]
+        made = [[rng.randrange(4, top) for _ in range(length)] for length in self.lengths()]
+        return [(ids[:PROMPT], ids[PROMPT:]) for ids in made]
+
+
+def ours(bench: Bench) -> dict[str, Any]:
+    """`train-student`'s own way, without the run folder around it."""
+    from selfinstruct.core.errors import RecipeError, UserError
+    from selfinstruct.core.recipe import StudentConfig
+    from selfinstruct.steps.planning.throughput import Wanted, choose
+    from selfinstruct.steps.training.adapters import add_adapter
+    from selfinstruct.steps.training.format import Example
+    from selfinstruct.steps.training.loading import load_model, use_liger
+    from selfinstruct.steps.training.packing import settle
+    from selfinstruct.steps.training.plan import Plan, arrange
+    from selfinstruct.steps.training.runtime import compute_dtype, weight_dtype
+    from selfinstruct.steps.training.trainer import fit
+
+    case, device = bench.case, bench.device
+    config = StudentConfig(
+        base=str(bench.work),
+        method=case.method,
+        batch_size=bench.batch,
+        lora_rank=RANK,
+        lora_alpha=ALPHA,
+        learning_rate=2e-5 if case.method == "full" else 2e-4,
+        epochs=1,
+        save_steps=10**6,
+        **case.settings,
+    )
+    dtype = compute_dtype(device)
+    asked = Wanted(**config.model_dump(include=set(Wanted.__struct_fields__)))
+    try:
+        found = choose(bench.work, case.shape, device, asked, bf16=str(dtype) == "torch.bfloat16")
+    except (RecipeError, UserError) as error:
+        raise Skipped(str(error)) from error
+    settings = config.model_dump(
+        include=set(Plan.__struct_fields__) - {"device", "micro_batch_size"}
+    )
+    rows = [Example(str(at), *pair) for at, pair in enumerate(bench.examples())]
+    plan = Plan(
+        **settings, micro_batch_size=micro_batch(bench, rows), seed=0, device=device,
+        throughput=found,
+    )  # fmt: skip
+    weights = weight_dtype(device, trained=case.method == "full")
+    if case.method == "qlora":
+        model = load_model(
+            bench.base(), "base", device=device, dtype=weights, quantized=True,
+            attention=found.attention,
+        )  # fmt: skip
+    else:
+        model = bench.model(weights, found.attention)
+    if found.liger:
+        use_liger(model)
+    plan, notes = settle(model, plan, case.shape, insisted=config.packing is True)
+    if case.method != "full":
+        model = add_adapter(model, plan)
+    watch = Watch(device)
+    with contextlib.suppress(Done):
+        fit(
+            model, bench.tokenizer, rows, plan, bench.work / "checkpoints", "benchmark",
+            lambda: 0.0, lambda progress: watch.step(progress.step),
+        )  # fmt: skip
+    order = arrange([row.length for row in rows], plan)[1]
+    return timed(bench, watch, order) | {
+        "micro_batch_size": plan.micro_batch_size,
+        "with": plan.throughput.words,
+        "notes": notes,
+    }
+
+
+def micro_batch(bench: Bench, rows: Sequence[Any]) -> int:
+    """What the plan of `train-student` would choose."""
+    from selfinstruct.steps.planning.model import measure_model
+    from selfinstruct.steps.planning.outlook import Job, choose_micro
+    from selfinstruct.steps.planning.room import find_room
+
+    lengths = [row.length for row in rows]
+    job = Job(
+        method=bench.case.method, rank=RANK, batch_size=bench.batch, micro_batch_size=None,
+        lengths=lengths, max_length=bench.length, epochs=1,
+    )  # fmt: skip
+    return choose_micro(measure_model(bench.work, "base"), job, find_room(bench.device, 1))
+
+
+def trl(bench: Bench) -> dict[str, Any]:
+    """What a user of TRL writes, with its defaults; the batch is halved until it fits."""
+    import torch
+
+    # Its default, but never more than a step: the rest is accumulated.
+    micro = min(8, bench.batch)
+    while True:
+        try:
+            return trl_once(bench, micro)
+        except torch.OutOfMemoryError:
+            if micro == 1:
+                raise
+        micro //= 2
+        _free()
+
+
+def trl_once(bench: Bench, micro: int) -> dict[str, Any]:
+    """One try with `micro` examples a forward pass."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    case = bench.case
+    if case.method == "qlora":
+        needs("bitsandbytes")
+        four = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            bench.base(), quantization_config=four, device_map={"": bench.device}
+        )
+    else:
+        model = bench.model(torch.float32)
+    watch = Watch(bench.device)
+
+    class Timer(TrainerCallback):  # type: ignore[misc]  # the library is untyped
+        def on_step_end(self, _: Any, state: Any, __: Any, **___: Any) -> None:
+            watch.step(state.global_step)
+
+    pairs = bench.examples()
+    columns = {
+        "input_ids": [prompt + answer for prompt, answer in pairs],
+        "labels": [[-100] * len(prompt) + answer for prompt, answer in pairs],
+    }
+    adapter = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(bench.work / "trl"),
+            num_train_epochs=1,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=bench.batch // micro,
+            max_length=bench.length,
+            dataset_kwargs={"skip_prepare_dataset": True},  # the tokens are given
+            save_strategy="no",
+            report_to="none",
+            **({"use_cpu": True, "bf16": False} if bench.dry else {}),
+        ),
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=bench.tokenizer,
+        peft_config=None if case.method == "full" else adapter,
+        callbacks=[Timer()],
+    )
+    with contextlib.suppress(Done):
+        trainer.train()
+    return timed(bench, watch, range(len(pairs))) | {
+        "micro_batch_size": micro,
+        "with": "TRL's defaults",
+    }
+
+
+def generate(bench: Bench) -> dict[str, Any]:
+    """Greedy answers of a model in this process, as `evaluate` and held-out samples have them."""
+    from selfinstruct.steps.training.measures import greedy
+    from selfinstruct.steps.training.runtime import compute_dtype
+
+    model = bench.model(compute_dtype(bench.device)).eval()
+    prompts = [prompt * 8 for prompt, _ in bench.examples()[: 4 if bench.dry else 64]]
+    new = 8 if bench.dry else 128
+    watch, made = Watch(bench.device), 0
+    for warm in (True, False):  # the first answers warm things up
+        watch._wait()
+        watch.began = time.perf_counter()
+        answers = greedy(
+            model, prompts[: 2 if warm else None], max_new_tokens=new,
+            stop_ids=[bench.tokenizer.eos_token_id], pad_id=bench.tokenizer.pad_token_id or 0,
+        )  # fmt: skip
+        watch._wait()
+        watch.seconds, made = time.perf_counter() - watch.began, sum(map(len, answers))
+    return {
+        "tokens": made,
+        "seconds": round(watch.seconds, 3),
+        "tokens_per_s": made / watch.seconds,
+        "peak_gib": peak(bench.device),
+        "with": f"transformers, {len(prompts)} prompts at once",
+    }
+
+
+KINDS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "ours": ours, "trl": trl, "generate": generate,
+}  # fmt: skip
+
+
+def timed(bench: Bench, watch: Watch, order: Sequence[int]) -> dict[str, Any]:
+    """Tokens a second without padding, MFU without recomputation, and the memory's peak.
+
+    MFU counts what the examples take, whatever was computed: padding counts for nothing. `order` is
+    that of the examples, of which the timed steps had those after the first ones.
+    """
+    from selfinstruct.steps.planning.accelerators import known_gpu
+    from selfinstruct.steps.planning.model import measure_model
+    from selfinstruct.steps.planning.speed import step_flops
+
+    size = measure_model(bench.work, bench.case.shape)
+    whole = bench.lengths()
+    part = slice(WARM * bench.batch, (WARM + TIMED) * bench.batch)
+    lengths = [whole[at] for at in order[part]]
+    tokens = sum(lengths)
+    flops = sum(step_flops(size, bench.case.method, 1, length) for length in lengths)
+    gpu = known_gpu(device_name(bench.device))
+    return {
+        "tokens": tokens,
+        "seconds": round(watch.seconds, 3),
+        "tokens_per_s": tokens / watch.seconds,
+        "tflops_per_s": flops / watch.seconds / 1e12,
+        "mfu": None if gpu is None else flops / watch.seconds / gpu.flops,
+        "peak_gib": peak(bench.device),
+        "parameters": size.parameters,
+    }
+
+
+def peak(device: str) -> float:
+    """GiB at the peak: those PyTorch reserved on the GPU, or the process's memory."""
+    from selfinstruct.steps.training.runtime import peak_memory
+
+    return (peak_memory(device) or 0) / 2**30
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or "cpu"."""
+    import torch
+
+    return str(torch.cuda.get_device_name()) if device == "cuda" else device
+
+
+def needs(package: str) -> None:
+    """Raises `Skipped` where `package` is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise Skipped(f"{package} is not installed")
+
+
+def _free() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def measured(name: str, *, dry: bool) -> dict[str, Any]:
+    """One case, or why it was not measured."""
+    import torch
+
+    case = CASES[name]
+    if not dry and not torch.cuda.is_available():
+        return {"skipped": "no CUDA GPU is here; --dry-run works without"}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if case.method == "qlora":
+                needs("bitsandbytes")
+            found = KINDS[case.what](Bench(case, Path(folder), dry=dry))
+        except Skipped as reason:
+            return {"skipped": str(reason)}
+        except torch.OutOfMemoryError as error:
+            return {"error": f"out of memory: {error}"[:500]}
+    device = device_name("cpu" if dry else "cuda")
+    return {"device": device, "versions": versions(*PACKAGES), **found}
+
+
+def main() -> None:
+    """Measure, and print what was found."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cases", nargs="+")
+    parser.add_argument("--dry-run", action="store_true")
+    given = parser.parse_args()
+    from selfinstruct.steps.training.runtime import prepare_process, quiet
+
+    prepare_process()
+    found = {}
+    for name in given.cases:
+        try:
+            with quiet():
+                found[name] = measured(name, dry=given.dry_run)
+        except Exception as error:
+            if not given.dry_run:
+                raise
+            traceback.print_exc()
+            found[name] = {"error": f"{type(error).__name__}: {error}"[:500]}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
