@@ -32,7 +32,9 @@ from selfinstruct.steps.training.plan import (
     step_count,
     wait_for_all,
 )
+from selfinstruct.steps.training.preference import Pair
 from selfinstruct.steps.training.progress import OnProgress
+from selfinstruct.steps.training.rehearsal import largest
 from selfinstruct.steps.training.runtime import peak_memory, reset_peak
 from selfinstruct.steps.training.setup import Build, Setup, shared_arguments
 from selfinstruct.steps.training.watch import Watch, measurements, step_logs, timing, watcher
@@ -158,8 +160,13 @@ def fit(
         )
         with _logs_in(checkpoints.parent / "logs"):
             trainer = build(setup)
-        if build in SUPERVISED.values():  # pairs, and answers to be written yet, are not split
-            halving.attach(trainer)
+        pairs = bool(rows) and isinstance(rows[0], Pair)
+        if (
+            pairs or build in SUPERVISED.values()
+        ):  # answers that are yet to be written are not split
+            micro = accumulation(plan, process_count())[0]
+            most = largest(lengths, micro, packed=plan.throughput.packing)
+            halving.attach(trainer, most, pairs=pairs)
         wait_for_all()  # the first process has then removed what is not to be continued
         reset_peak(plan.device)
         _train(trainer, last_complete(checkpoints, fingerprint), plan)
