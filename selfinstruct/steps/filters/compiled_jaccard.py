@@ -3,7 +3,9 @@
 Two sets of m and n n-grams with a similarity of t or more share at least t (m + n) / (1 + t). Sort
 every set in one order, rarest first: the pair shares one of the first m - o + 1 and n - o + 1,
 where o is that overlap, and as n is at least t m, the first m - ceil(t m) + 1 are enough to look up
-and to list (AllPairs and PPJoin, as in `compiled_rouge`). Each pair found is measured exactly.
+and to list (AllPairs and PPJoin, as in `compiled_rouge`). Of what a pair shares, all that is not in
+both prefixes lies after the end of the one that ends first, so it is no more than the rest of that
+text: with the n-grams found in both prefixes, that must make o. Each pair left is measured exactly.
 
 Texts of more than `jaccard_index.LONG` n-grams are listed by bands of their MinHash signature
 instead: a few dozen keys, where their prefix would take hundreds.
@@ -53,14 +55,18 @@ Floats = npt.NDArray[np.float64]
 
 _PLACE_BITS = 4  # of the rarest word in its n-gram
 _CHECK, _ADD, _DECIDE = 0, 1, 2
+_COUNT = (1 << 32) - 1  # of a counter; above it is the number of the check
 
-# The scratch space: the n-grams of a text, the words of another, a hash set, texts looked at last.
-_SLOTS, _RECENT = 1 << 15, 1 << 10
+# The scratch space: the n-grams of a text, the words of another, a hash set, texts looked at last,
+# how often texts were found, and where the lists of the n-grams begin.
+_SLOTS, _RECENT, _COUNTS = 1 << 15, 1 << 10, 1 << 13
 _KEYS = 0
 _WORDS = _KEYS + MAX_WORDS
 _SET = _WORDS + MAX_WORDS
 _SEEN = _SET + 3 * _SLOTS
-_SCRATCH = _SEEN + 2 * _RECENT
+_HITS = _SEEN + 2 * _RECENT
+_LISTS = _HITS + _COUNTS
+_SCRATCH = _LISTS + MAX_WORDS
 
 
 class GramJoin:
@@ -307,10 +313,13 @@ def _nearest(
     best = threshold
     best_address = -1
     looked_up = prefix[m]
+    _count(segments, meta, scratch, looked_up, stamp)
     for at in range(looked_up + len(bands)):
-        key = scratch[_KEYS + at] if at < looked_up else bands[at - looked_up]
         place = at if at < looked_up else 0
-        value = find(segments, meta, key)
+        if at < looked_up:
+            value = scratch[_LISTS + at]
+        else:
+            value = find(segments, meta, bands[at - looked_up])
         if value == 0:
             continue
         chunk_address = (value ^ LIST) if value < 0 else 0
@@ -327,6 +336,10 @@ def _nearest(
                 if m - place < least or n - (entry & COUNT_MASK) < least:
                     continue
                 address = (entry >> (2 * COUNT_BITS)) << 1
+                if n <= LONG:
+                    hits = scratch[_HITS + _counter(address)] & _COUNT
+                    if hits + max(m - looked_up, n - prefix[n]) < least:
+                        continue
                 slot = _SEEN + 2 * ((address ^ (address >> 10)) & (_RECENT - 1))
                 if scratch[slot] == stamp and scratch[slot + 1] == address:
                     continue
@@ -347,6 +360,40 @@ def _nearest(
     if best_address < 0:
         return -1, 0.0
     return segments[best_address >> 31][offset(best_address)] >> (2 * COUNT_BITS), best
+
+
+@compiled
+def _counter(address: int) -> int:
+    return ((address >> 1) ^ (address >> 14)) & (_COUNTS - 1)
+
+
+@compiled
+def _count(segments: Segments, meta: Array, scratch: Array, looked_up: int, stamp: int) -> None:
+    """Count how often each text is listed under the n-grams to look up.
+
+    Texts may share a counter, which then says too much and leaves out nothing.
+    """
+    for at in range(looked_up):
+        value = find(segments, meta, scratch[_KEYS + at])
+        scratch[_LISTS + at] = value
+        if value == 0:
+            continue
+        chunk_address = (value ^ LIST) if value < 0 else 0
+        while True:
+            head = 1 << 8 | 1
+            chunk = segments[chunk_address >> 31]
+            begin = offset(chunk_address)
+            if value < 0:
+                head = chunk[begin]
+            for entry_at in range(begin + 1, begin + 1 + (head & 0xFF)):
+                entry = chunk[entry_at] if value < 0 else value
+                slot = _HITS + _counter((entry >> (2 * COUNT_BITS)) << 1)
+                if scratch[slot] >> 32 != stamp:
+                    scratch[slot] = stamp << 32
+                scratch[slot] += 1
+            chunk_address = head >> 16
+            if value > 0 or chunk_address == 0:
+                break
 
 
 @compiled
