@@ -360,6 +360,44 @@ def test_the_command_and_its_funnel(tmp_path: Path) -> None:
     assert told["read"] == told["kept"] + sum(told["rejected"].values()) == 8
 
 
+def test_the_page_shows_rows_of_each_reason_and_flag(tmp_path: Path) -> None:
+    """Ten at most of each, by place and with what was found, escaped and cut; all are counted."""
+    rows: list[Any] = [row(n) for n in range(30)]
+    rows += [row(n, output="") for n in range(30, 55)]
+    rows += [row(n, output=f"Write to jane{n}@acme-corp.com.") for n in range(55, 58)]
+    rows += [7, row(58, instruction="<script>alert(1)</script> " + "w " * 9000)]
+    data, page = write(tmp_path / "data.jsonl", rows), tmp_path / "page.html"
+    given = ("--set", "filters.rouge.enabled=false", "--report", page)
+    done = run(data, "-o", tmp_path / "out.jsonl", *given)
+    assert done.exit_code == 0, done.output
+    assert str(page) in done.output
+    html = page.read_text("utf-8")
+    assert html.count("data.jsonl:") == 10 + 3 + 1 + 1
+    assert "<td>it has no output</td>" in html
+    assert re.search(r"empty output<small>25</small>", html)
+    assert "jane56@acme-corp.com" in html
+    assert "<script>alert" not in html
+    assert "more characters" in html
+    assert len(html) < 100_000
+    again = run(data, "-o", tmp_path / "out2.jsonl", *given)
+    assert "--force replaces it" in str(again.exception)
+    wrong = run(data, "-o", tmp_path / "out3.jsonl", "--report", tmp_path / "page.pdf")
+    assert "ends in .html" in str(wrong.exception)
+
+
+def test_the_pages_rows_are_drawn_from_the_whole_dataset(tmp_path: Path) -> None:
+    """They are not the first ones alone, and the same data has the same."""
+    data = write(tmp_path / "data.jsonl", [row(0), *(row(n, output="") for n in range(1, 400))])
+    pages = [tmp_path / "a.html", tmp_path / "b.html"]
+    for page in pages:
+        selfinstruct.filter_file(data, page.with_suffix(".jsonl"), report=page)
+    html = pages[0].read_text("utf-8")
+    assert html == pages[1].read_text("utf-8")
+    places = [int(place) for place in re.findall(r"data\.jsonl:(\d+)", html)]
+    assert len(places) == 10
+    assert max(places) > 100
+
+
 def test_filters_from_a_file(tmp_path: Path) -> None:
     """A recipe's section, or the section alone; settings on the command line go before it."""
     data = write(tmp_path / "data.jsonl", ROWS)

@@ -38,6 +38,11 @@ SNIPPET = 100
 )
 @click.option("--rejected", metavar="FILE", help="Write the other rows there, with their reasons.")
 @click.option(
+    "--report",
+    metavar="FILE.html",
+    help="Write a page there: how many rows went for what, and ten examples of each.",
+)
+@click.option(
     "--against",
     multiple=True,
     metavar="FILE",
@@ -86,6 +91,7 @@ def command(
     data: str,
     out: str,
     rejected: str | None,
+    report: str | None,
     against: tuple[str, ...],
     filters: str | None,
     overrides: tuple[str, ...],
@@ -109,7 +115,13 @@ def command(
 
     config = load_filters(filters, overrides)
     if engine == "daft":
-        wrong = {"rejected": rejected, "against": against, "format": fmt, "explain": explain}
+        wrong = {
+            "rejected": rejected,
+            "report": report,
+            "against": against,
+            "format": fmt,
+            "explain": explain,
+        }
         _at_scale(data, out, config, _columns(columns), ray, force, as_json, wrong)
         return
     if ray is not None:
@@ -121,6 +133,7 @@ def command(
             out,
             config=config,
             rejected=rejected,
+            report=report,
             against=against,
             columns=_columns(columns),
             fmt=fmt,

@@ -19,6 +19,7 @@ from selfinstruct.core.errors import FolderError, Interrupted
 from selfinstruct.core.recipe import FiltersConfig
 from selfinstruct.core.recipe_file import check_filters, load_filters
 from selfinstruct.core.types import Verdict
+from selfinstruct.steps.charts.filtered import Examples, filtered_page
 from selfinstruct.steps.filters.minhash import NEAR_DUPLICATE
 from selfinstruct.steps.filters.novelty import NOT_NOVEL
 from selfinstruct.steps.rows.chunks import Chunk
@@ -184,6 +185,7 @@ def filter_file(
     *,
     config: FiltersConfig | None = None,
     rejected: str | Path | None = None,
+    report: str | Path | None = None,
     against: Sequence[str | Path] = (),
     columns: Mapping[str, str] | None = None,
     fmt: str | None = None,
@@ -198,6 +200,7 @@ def filter_file(
             the name has no ending.
         config: the filters; those for any dataset where not given.
         rejected: a file for the other rows, each with what was said of it.
+        report: an HTML file for the funnel, and ten rows of each reason and flag.
         against: files that rows must be novel against; they are not written.
         columns: which column is which part of a task, where the names are not usual ones.
         fmt: the format of `out` where its ending does not say.
@@ -211,12 +214,14 @@ def filter_file(
     source = open_source(data)
     others = [open_source(path) for path in against]
     read = [file for one in (source, *others) if isinstance(one, Files) for file in one.files]
-    outputs = Outputs(out, rejected, fmt, force=force, read=read)
+    outputs = Outputs(out, rejected, fmt, report=report, force=force, read=read)
+    examples = Examples(Columns(columns))
     primed = sieve.prime(others)
     with _told(outputs), outputs.writing(source.schema()) as writing:
         for chunk in source.chunks(sieve.judged_columns):
             verdicts = sieve.judge(chunk)
             writing.write(chunk, verdicts)
+            examples.add(chunk, verdicts)
             if on_chunk is not None:
                 on_chunk(source, chunk, verdicts)
         sieve.finish()
@@ -224,6 +229,9 @@ def filter_file(
         if not funnel.read:
             raise fault(source.name, "holds no rows")
         writing.describe(funnel, data=source.name)
+        if report is not None:
+            page = filtered_page(Path(source.name).name, funnel, examples)
+            writing.report(page)
     left = [] if isinstance(source, Stdin) else [str(file) for file in source.left]
     return FilterSummary(
         data=source.name, funnel=funnel, against=primed, left=left, wrote=outputs.names

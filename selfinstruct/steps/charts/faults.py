@@ -47,12 +47,13 @@ def faults_section(found: Sequence[Found], looked_at: int) -> str:
         rows,
         numbers=(3, 4),
     )
-    parts = [_examples(one) for one in ranked if one.examples]
+    parts = [examples_of(one) for one in ranked if one.examples]
     note = f"Up to {EXAMPLES} examples of each, with what was found." if parts else ""
     return made + (paragraph(note, "note") if note else "") + "".join(parts)
 
 
-def _examples(found: Found) -> str:
+def examples_of(found: Found) -> str:
+    """What was found, folded away under its name and number."""
     cards = "".join(map(fault_card, found.examples[:EXAMPLES]))
     return (
         f'<details class="reason"><summary>{text(_name(found.rule))}'

@@ -33,11 +33,13 @@ class Page:
     Args:
         title: the run's name.
         lead: finished HTML under the title.
+        kind: what the page is, above the title.
     """
 
-    def __init__(self, title: str, lead: str) -> None:
+    def __init__(self, title: str, lead: str, kind: str = "run report") -> None:
         self.title = title
         self.lead = lead
+        self.kind = kind
         self._sections: list[tuple[str, str, str]] = []
         self._drawings: dict[str, Drawing] = {}
 
@@ -77,7 +79,7 @@ class Page:
             f"<title>{text(self.title)} - selfinstruct report</title>"
             f"<style>{_asset('report.css')}</style></head><body>"
             '<a class="skip" href="#content">Skip to the report</a>'
-            f'<header class="top"><p class="eyebrow">selfinstruct run report</p>'
+            f'<header class="top"><p class="eyebrow">selfinstruct {text(self.kind)}</p>'
             f"<h1>{text(self.title)}</h1>{self.lead}</header>"
             f'<div class="columns"><nav aria-label="Sections"><ol>{contents}</ol></nav>'
             f'<main id="content">{body}</main></div>'

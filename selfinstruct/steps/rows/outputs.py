@@ -33,6 +33,7 @@ class Outputs:
         out: a file, a folder (no ending, or `fmt` "hub"), or ``-`` for standard output.
         rejected: a file for rejected rows; a folder always has them.
         fmt: one of `sinks.FORMATS` or "hub", where the ending does not say.
+        report: an HTML file.
         force: whether what is there may be replaced.
         read: files that are read, and never written.
 
@@ -45,12 +46,14 @@ class Outputs:
         rejected: str | Path | None,
         fmt: str | None,
         *,
+        report: str | Path | None = None,
         force: bool,
         read: Sequence[Path],
     ) -> None:
         self._stdout = str(out) == STDOUT
         self._out = Path(out)
         self._rejected = None if rejected is None else Path(rejected)
+        self._report = None if report is None else Path(report)
         self._fmt = "jsonl" if self._stdout else format_of(out, fmt)
         if not self._fmt and not self._out.suffix:
             self._fmt = HUB
@@ -64,13 +67,15 @@ class Outputs:
             raise UserError(
                 f"{rejected}: unknown ending; name one of .jsonl, .json, .parquet and .csv"
             )
+        if self._report is not None and self._report.suffix not in (".html", ".htm"):
+            raise UserError(f"{report}: the report is a page; name a file that ends in .html")
         self._check(read, force)
 
     @property
     def names(self) -> list[str]:
         """The files or the folder to be written."""
         names = [] if self._stdout else [str(self._out)]
-        return names + ([] if self._rejected is None else [str(self._rejected)])
+        return names + [str(path) for path in (self._rejected, self._report) if path is not None]
 
     @property
     def is_folder(self) -> bool:
@@ -79,7 +84,7 @@ class Outputs:
 
     def _check(self, read: Sequence[Path], force: bool) -> None:
         targets = [] if self._stdout else [self._out]
-        targets += [] if self._rejected is None else [self._rejected]
+        targets += [path for path in (self._rejected, self._report) if path is not None]
         if len({path.resolve() for path in targets}) < len(targets):
             raise UserError(f"{self._out}: kept and rejected rows cannot go to one file")
         for path in targets:
@@ -119,7 +124,8 @@ class Outputs:
             rejected = _All(sinks)
             stack.callback(rejected.abort)
             stack.callback(kept.abort)
-            yield Writing(kept, rejected if sinks else None, folder)
+            page = None if self._report is None else stack.enter_context(_beside(self._report))
+            yield Writing(kept, rejected if sinks else None, folder, page)
             kept.close()
             rejected.close()
 
@@ -127,8 +133,10 @@ class Outputs:
 class Writing:
     """Rows on their way to where they belong."""
 
-    def __init__(self, kept: Sink, rejected: Sink | None, folder: Path | None) -> None:
-        self._kept, self._rejected, self._folder = kept, rejected, folder
+    def __init__(
+        self, kept: Sink, rejected: Sink | None, folder: Path | None, page: Path | None
+    ) -> None:
+        self._kept, self._rejected, self._folder, self._page = kept, rejected, folder, page
 
     def write(self, chunk: Chunk, verdicts: Sequence[Verdict]) -> None:
         """Write the rows of `chunk` by their verdicts."""
@@ -143,6 +151,11 @@ class Writing:
         """In a folder, write its card and its mark."""
         if self._folder is not None:
             describe_folder(self._folder, funnel, data)
+
+    def report(self, html: str) -> None:
+        """Write the page, where one is asked for."""
+        if self._page is not None:
+            self._page.write_text(html, "utf-8", "backslashreplace")
 
 
 class _LateSink:
