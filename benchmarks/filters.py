@@ -23,7 +23,7 @@ RESULTS = HERE / "results" / "filters.json"
 # Ways to choose and their targets in seconds of CPU, for 9,000 of 52,002.
 SELECT_JOBS = {"k_center": 60.0, "facility_location": 120.0, "spaced": 60.0, "topics": 30.0}
 # Rows of the files of junk, and the megabytes that filtering them may take.
-JUNK = {"identical": (1_000_000, 300.0), "varied": (500_000, 2048.0), "long": (3, 1024.0)}
+JUNK = {"identical": (1_000_000, 300.0), "novel": (500_000, 2048.0), "long": (3, 1024.0)}
 PACKAGES = ("selfinstruct", "numba", "numpy", "rapidfuzz", "datasketch", "rouge-score")
 
 
@@ -114,6 +114,13 @@ def roots(found: Findings, quick: bool) -> None:
     found.note(**row)
 
 
+def made(found: Findings, quick: bool) -> None:
+    """Rules with few finds in Alpaca's rows on faults that were made, and on harmless changes."""
+    said = drive("made_faults", 30 if quick else 200).said
+    table("Faults made by a program, and harmless changes like them", said["rules"])
+    found.note(**said)
+
+
 def select(found: Findings, quick: bool) -> None:
     """Every way to choose that looks at embeddings or topics, on all of Alpaca's rows."""
     count = 2_000 if quick else 52_002
@@ -186,6 +193,7 @@ PARTS: dict[str, Callable[[Findings, bool], None]] = {
     "near": near,
     "semantic": semantic,
     "roots": roots,
+    "made": made,
     "select": select,
     "junk": junk,
     "faults": faults,

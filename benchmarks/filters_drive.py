@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 
 import filters_junk
+import filters_made
 import filters_meaning
 import filters_pools
 import filters_select
@@ -28,6 +29,7 @@ JOBS: dict[str, Callable[[argparse.Namespace], Said]] = {
     "facility_location": filters_select.facilities,
     "spaced": filters_select.spaced,
     "topics": filters_select.by_topic,
+    "made_faults": filters_made.made,
     "make": filters_junk.make,
     "reading": filters_junk.reading,
 }

@@ -43,7 +43,7 @@ def main() -> None:
     given = parser.parse_args()
     texts = alpaca(given.count)
     defaults = RulesConfig().actions | CorrectnessConfig().actions
-    rules = _rules()
+    rules = rules_of_all_kinds()
     begin = time.process_time()
     views = [View(row["instruction"], row["input"], row["output"]) for row in texts.rows]
     for view in views:
@@ -82,7 +82,8 @@ def main() -> None:
     print(json.dumps(said))
 
 
-def _rules() -> dict[str, Rule]:
+def rules_of_all_kinds() -> dict[str, Rule]:
+    """Every rule and check but those of `NOT_RUN`, by name."""
     on = dict.fromkeys(REASONS, "flag") | dict.fromkeys(NOT_RUN, "off")
     rules = {name: on[name] for name in RulesConfig().actions}
     checks = {name: on[name] for name in CorrectnessConfig().actions}

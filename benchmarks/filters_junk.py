@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from texts import alpaca, perturbed
+from texts import alpaca
 
 from selfinstruct.steps.rows.text_files import json_list
 
@@ -24,7 +24,7 @@ MEGABYTES = 10
 def make(given: argparse.Namespace) -> Said:
     """Write the file that is asked for into `given.folder`."""
     path = Path(given.folder) / f"{given.kind}.jsonl"
-    rows = {"identical": identical, "varied": varied, "long": long_texts}[given.kind]
+    rows = {"identical": identical, "novel": novel, "long": long_texts}[given.kind]
     with path.open("w", encoding="utf-8") as file:
         for row in rows(given.count):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -37,13 +37,18 @@ def identical(count: int) -> Iterator[dict[str, str]]:
         yield SAME
 
 
-def varied(count: int) -> Iterator[dict[str, str]]:
-    """Alpaca's rows, and behind them copies with words replaced, dropped, doubled or moved."""
+def novel(count: int) -> Iterator[dict[str, str]]:
+    """Rows of Alpaca's lengths of words drawn as often as Alpaca's rows have them: all are new."""
     rows, rng = alpaca().rows, random.Random(1)
-    yield from rows[:count]
-    for _ in range(count - len(rows)):
-        row = rng.choice(rows)
-        yield {name: perturbed(row[name], rng) for name in ("instruction", "input", "output")}
+    words = [word for row in rows for word in row["output"].split() if word.isalpha()]
+    lengths = {name: [len(row[name].split()) for row in rows] for name in rows[0]}
+    for _ in range(count):
+        yield {
+            name: " ".join(
+                rng.choices(words, k=max(8, rng.choice(sizes)) if name != "input" else 0)
+            )
+            for name, sizes in lengths.items()
+        }
 
 
 def long_texts(count: int) -> Iterator[dict[str, str]]:
