@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -213,6 +214,48 @@ def test_two_processes_share_the_batch_and_halve_the_time() -> None:
     assert both.seconds == pytest.approx(alone.seconds / 2)
     sharded = foresee(model, job("full", micro=4), msgspec.structs.replace(two, sharded=True))
     assert sharded.memory.optimizer == 8 * model.parameters // 2
+
+
+def recomputed(
+    method: Method, gib: int, name: str = "Mistral-7B-v0.3", **job_settings: Any
+) -> bool:
+    room = msgspec.structs.replace(H100, memory=gib * GIB)
+    work = msgspec.structs.replace(job(method, length=2048), **job_settings)
+    return foresee(SHAPES[name], work, room).recompute
+
+
+def test_activations_are_kept_where_there_is_room() -> None:
+    """On a GPU with room for them a large model's are not worked out again; elsewhere they are."""
+    assert not recomputed("lora", 80)
+    assert recomputed("lora", 24)
+    assert recomputed("full", 139)
+    assert not recomputed("full", 139, optimizer="adamw_8bit")
+    assert not recomputed("lora", 24, recompute=False)
+    assert recomputed("lora", 80, recompute=True)
+    assert not recomputed("lora", 8, "SmolLM2-135M")
+    cpu = Room(device="cpu", memory=512 * GIB)
+    work = job("lora", length=64, count=2)
+    assert foresee(SHAPES["Mistral-7B-v0.3"], work, cpu, calibration=0.01).recompute
+
+
+def test_moments_in_8_bits_are_a_quarter() -> None:
+    """Only the optimizer's part shrinks."""
+    model = SHAPES["Llama-3.1-8B"]
+    plain, small = (
+        training_memory(model, "full", "cuda", rows=1, length=512, optimizer=one)
+        for one in ("adamw", "adamw_8bit")
+    )
+    assert small.optimizer < plain.optimizer * 0.27
+    assert plain.total - small.total == plain.optimizer - small.optimizer
+
+
+def test_keeping_what_does_not_fit_says_what_would() -> None:
+    """Where `recompute: false` is asked for and too much, setting it to true is named."""
+    room = msgspec.structs.replace(H100, memory=40 * GIB)
+    work = msgspec.structs.replace(job("lora", length=2048, micro=4), recompute=False)
+    plan = foresee(SHAPES["Llama-3.1-8B"], work, room)
+    assert not plan.fits
+    assert "--set student.recompute=true fits, and is slower" in plan.instead
 
 
 # -- what does not fit -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from selfinstruct.steps.training.halving import split
 from selfinstruct.steps.training.loading import load_model, use_liger
 from tests.families import CAUSAL, make_family
 from tests.kills import differences, finish, kill_at, make
-from tests.test_train_families import PLAN, teach
+from tests.test_train_families import PLAN, needs_bitsandbytes, teach
 from tests.tiny_student import make_base, make_run, rows
 
 pytestmark = [
@@ -236,6 +236,49 @@ def test_a_packed_plan_counts_no_padding() -> None:
     """The plan's micro-batches have as many tokens as their examples, rounded up."""
     assert micro_batches([4, 2, 5, 3, 1], 2) == [(2, 4), (2, 5), (1, 1)]
     assert micro_batches([4, 2, 5, 3, 1], 2, packed=True) == [(2, 3), (2, 4), (1, 1)]
+
+
+# -- memory for time -------------------------------------------------------------------------------
+
+
+def test_recomputing_changes_no_loss(bases: Path, tmp_path: Path) -> None:
+    """Activations that are worked out again give the same losses, dropout included."""
+    plan = msgspec.structs.replace(PLAN, epochs=4, lora_dropout=0.3)
+    again = msgspec.structs.replace(plan, recompute=True)
+    one, other = (
+        teach(bases / "smollm2", which, tmp_path / str(at)).fitted
+        for at, which in enumerate((plan, again))
+    )
+    assert [step.loss for step in other.losses] == pytest.approx(
+        [step.loss for step in one.losses], rel=1e-5
+    )
+
+
+@needs_bitsandbytes
+def test_moments_in_8_bits_learn_nearly_the_same(bases: Path, tmp_path: Path) -> None:
+    """The losses stay close to AdamW's own, and are not the same."""
+    plan = msgspec.structs.replace(PLAN, method="full", learning_rate=1e-3, epochs=6)
+    small = msgspec.structs.replace(plan, optimizer="adamw_8bit")
+    one, other = (
+        [step.loss for step in teach(bases / "smollm2", which, tmp_path / str(at)).fitted.losses]
+        for at, which in enumerate((plan, small))
+    )
+    assert other == pytest.approx(one, rel=0.01)
+    assert other != one
+
+
+def test_8_bits_without_bitsandbytes(
+    bases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extra to install is named; a model that processes share is refused."""
+    folder = make_run(tmp_path, bases / "smollm2", student={"optimizer": "adamw_8bit"})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "bitsandbytes", None)
+        with pytest.raises(MissingDependency, match=r"selfinstruct\[qlora\]"):
+            train_student(folder)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RecipeError, match=r"student\.optimizer.*set it to adamw"):
+        plan_student(folder)
 
 
 # -- through the stage -----------------------------------------------------------------------------

@@ -54,6 +54,9 @@ class Case:
 CASES: dict[str, Case] = {
     "full-7b-ours": Case("full-7b", "ours", "7b", "full", limit_s=180),
     "full-7b-trl": Case("full-7b", "trl", "7b", "full", limit_s=180),
+    "full-7b-ours-8bit": Case(
+        "full-7b", "ours", "7b", "full", settings={"optimizer": "adamw_8bit"}, limit_s=180
+    ),
     "lora-7b-ours": Case("lora-7b", "ours", "7b"),
     "lora-7b-trl": Case("lora-7b", "trl", "7b"),
     "lora-1b-ours": Case("lora-1b", "ours", "1b"),

@@ -161,12 +161,13 @@ def ours(bench: Bench) -> dict[str, Any]:
     except (RecipeError, UserError) as error:
         raise Skipped(str(error)) from error
     settings = config.model_dump(
-        include=set(Plan.__struct_fields__) - {"device", "micro_batch_size"}
+        include=set(Plan.__struct_fields__) - {"device", "micro_batch_size", "recompute"}
     )
     rows = [Example(str(at), *pair) for at, pair in enumerate(bench.examples())]
+    outlook = planned(bench, rows, config, found)
     plan = Plan(
-        **settings, micro_batch_size=micro_batch(bench, rows), seed=0, device=device,
-        throughput=found,
+        **settings, micro_batch_size=outlook.micro_batch_size, recompute=outlook.recompute, seed=0,
+        device=device, throughput=found,
     )  # fmt: skip
     weights = weight_dtype(device, trained=case.method == "full")
     if case.method == "qlora":
@@ -190,23 +191,28 @@ def ours(bench: Bench) -> dict[str, Any]:
     order = arrange([row.length for row in rows], plan)[1]
     return timed(bench, watch, order) | {
         "micro_batch_size": plan.micro_batch_size,
+        "recompute": plan.recompute,
+        "optimizer": plan.optimizer,
+        "planned_gib": round(outlook.need / 2**30, 1),
         "with": plan.throughput.words,
         "notes": notes,
     }
 
 
-def micro_batch(bench: Bench, rows: Sequence[Any]) -> int:
-    """What the plan of `train-student` would choose."""
+def planned(bench: Bench, rows: Sequence[Any], config: Any, throughput: Any) -> Any:
+    """The plan that `train-student` would make: its micro-batch, and whether it recomputes."""
     from selfinstruct.steps.planning.model import measure_model
-    from selfinstruct.steps.planning.outlook import Job, choose_micro
+    from selfinstruct.steps.planning.outlook import Job, foresee
     from selfinstruct.steps.planning.room import find_room
 
-    lengths = [row.length for row in rows]
     job = Job(
         method=bench.case.method, rank=RANK, batch_size=bench.batch, micro_batch_size=None,
-        lengths=lengths, max_length=bench.length, epochs=1,
+        lengths=[row.length for row in rows], max_length=bench.length, epochs=1,
+        recompute=None if config.recompute == "auto" else config.recompute,
+        optimizer=config.optimizer, throughput=throughput,
     )  # fmt: skip
-    return choose_micro(measure_model(bench.work, "base"), job, find_room(bench.device, 1))
+    size = measure_model(bench.work, "base")
+    return foresee(size, job, find_room(bench.device, 1), calibration=0.01)
 
 
 def trl(bench: Bench) -> dict[str, Any]:
@@ -383,7 +389,7 @@ def measured(name: str, *, dry: bool) -> dict[str, Any]:
         return {"skipped": "no CUDA GPU is here; --dry-run works without"}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            if case.method == "qlora":
+            if case.method == "qlora" or case.settings.get("optimizer") == "adamw_8bit":
                 needs("bitsandbytes")
             found = KINDS[case.what](Bench(case, Path(folder), dry=dry))
         except Skipped as reason:

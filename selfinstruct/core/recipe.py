@@ -550,6 +550,12 @@ class StudentConfig(Strict):
     liger: bool | Literal["auto"] = "auto"
     """Liger's kernels (extra `liger`) for norms, rotary positions and MLPs; `auto` uses them on
     CUDA where they are installed and know the base."""
+    recompute: bool | Literal["auto"] = "auto"
+    """Work activations out again in the backward pass instead of keeping them: less memory, about a
+    third more work. `auto` does so above a billion parameters; on CUDA only if they do not fit."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps AdamW's moments in 8 bits (extra `qlora`), a quarter of their memory: for
+    `full`. Unlike the settings above it changes the result a little."""
     dataloader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Processes that prepare batches; `auto` is 2 on CUDA, else none. The order stays the same."""
     gpu_hour_price: Decimal = Field(default=Decimal(0), ge=0)

@@ -63,6 +63,7 @@ from selfinstruct.steps.training.plan import Plan, arrange, is_main_process, pro
 from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.records import read_split
 from selfinstruct.steps.training.runtime import (
+    check_optimizer,
     check_packages,
     choose_device,
     compute_dtype,
@@ -175,6 +176,7 @@ class _Training:
             encoder=is_encoder_decoder(self.base.folder),
         )
         self.device = choose_device(self.config.device)
+        check_optimizer(self.config.optimizer, sharded=is_sharded())
         settings = self.config.model_dump(mode="json", exclude=set(NOT_LEARNED))
         distilled, preferred = self.config.distillation, self.config.preference
         self.data = Data(
@@ -211,7 +213,9 @@ class _Training:
         room = find_room(self.device, process_count(), sharded=is_sharded())
         outlook = self.outlook(examples, room, CALIBRATION)
         refuse(outlook, self.base.name)
-        self.plan = msgspec.structs.replace(self.plan, micro_batch_size=outlook.micro_batch_size)
+        self.plan = msgspec.structs.replace(
+            self.plan, micro_batch_size=outlook.micro_batch_size, recompute=outlook.recompute
+        )
         stages = self._stages(room)
         aside = Aside(
             outlook=outlook,
@@ -258,6 +262,8 @@ class _Training:
             lengths=[lengths[at] for at in order],
             max_length=self.lessons.max_length,
             epochs=len(order) / len(lengths),
+            recompute=None if plan.recompute == "auto" else plan.recompute,
+            optimizer=plan.optimizer,
             throughput=plan.throughput,
         )
         price = from_dollars(self.config.gpu_hour_price)

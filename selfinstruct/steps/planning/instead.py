@@ -18,6 +18,7 @@ MOST_GPUS = 64
 def what_would(model: ModelSize, job: Job, room: Room) -> list[str]:
     """The least changes that fit, each by itself, as settings to give; empty where none does."""
     found = [
+        _recomputed(model, job, room),
         _smaller_batch(model, job, room),
         _shorter(model, job, room),
         _other_method(model, job, room),
@@ -40,6 +41,7 @@ def _count(
     length: int = 0,
     method: Method | None = None,
     shards: int = 0,
+    recompute: bool | None = None,
 ) -> Memory:
     return training_memory(
         model,
@@ -48,8 +50,18 @@ def _count(
         rows=rows,
         length=length or max(job.lengths),
         rank=job.rank,
+        recompute=job.recompute if recompute is None else recompute,
+        optimizer=job.optimizer,
         shards=shards or (room.processes if room.sharded else 1),
     )
+
+
+def _recomputed(model: ModelSize, job: Job, room: Room) -> str:
+    rows = job.micro_batch_size or 1
+    helps = job.recompute is False and _fits(
+        _count(model, job, room, rows=rows, recompute=True), room
+    )
+    return "--set student.recompute=true fits, and is slower" if helps else ""
 
 
 def _smaller_batch(model: ModelSize, job: Job, room: Room) -> str:

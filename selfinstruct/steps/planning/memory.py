@@ -4,7 +4,7 @@
                  (4-bit NF4 with double quantization, Dettmers et al. 2023) and 2 for the rest; an
                  adapter's own 4 on top
     gradients    4 a trained parameter
-    optimizer    8 a trained parameter: Adam's two moments
+    optimizer    8 a trained parameter: Adam's two moments; 2.1 in 8 bits
     activations  what each layer keeps for its gradient, proportional to what goes into and comes
                  out of its linear maps; recomputed, one layer of these and the states in between
     loss         rows of logits in the loss's tiles of the vocabulary
@@ -25,12 +25,15 @@ from selfinstruct.steps.planning.model import ModelSize
 GIB = 1 << 30
 Device = Literal["cpu", "cuda", "mps"]
 Method = Literal["lora", "qlora", "full"]
+Optimizer = Literal["adamw", "adamw_8bit"]
 
 RECOMPUTE_ABOVE = 10**9  # the trainer's own limit
 TILE = 32_768
 # Of the memory there is, this much can be had: the rest is the system's, or fragmentation.
 USABLE: dict[Device, float] = {"cpu": 0.85, "mps": 0.7, "cuda": 0.92}
 OVERHEAD: dict[Device, int] = {"cpu": int(0.55 * GIB), "mps": int(0.55 * GIB), "cuda": GIB}
+# Two bytes a parameter, and two scales for each block of 256 (Dettmers et al. 2021).
+MOMENTS: dict[Optimizer, float] = {"adamw": 8, "adamw_8bit": 2.1}
 # Elements kept for each element that goes into or comes out of a linear map.
 KEPT = 1.85
 
@@ -60,6 +63,7 @@ def training_memory(
     length: int,
     rank: int = 16,
     recompute: bool | None = None,
+    optimizer: Optimizer = "adamw",
     shards: int = 1,
 ) -> Memory:
     """The peak of one process while it trains.
@@ -72,6 +76,7 @@ def training_memory(
         length: tokens of the longest row, to which the others are padded.
         rank: of the adapter.
         recompute: whether activations are recomputed; the trainer's rule where not given.
+        optimizer: what keeps its moments.
         shards: processes that share weights, gradients and states (FSDP, ZeRO-3).
     """
     trained = model.parameters if method == "full" else model.adapter(rank)
@@ -93,7 +98,7 @@ def training_memory(
     return Memory(
         weights=weights // shards,
         gradients=4 * trained // shards,
-        optimizer=8 * trained // shards,
+        optimizer=int(MOMENTS[optimizer] * trained / shards),
         activations=int(activations),
         loss=loss,
         overhead=OVERHEAD[device],

@@ -22,6 +22,7 @@ from selfinstruct.steps.planning.memory import (
     Device,
     Memory,
     Method,
+    Optimizer,
     merging_memory,
     training_memory,
 )
@@ -38,6 +39,8 @@ from selfinstruct.steps.planning.throughput import Throughput
 
 # Padded tokens of a micro-batch beyond which a larger one is no faster.
 ENOUGH_TOKENS: dict[Device, int] = {"cuda": 16_384, "cpu": 2_048, "mps": 4_096}
+# Tokens of a micro-batch from which on a large model keeps a GPU busy.
+KEPT_TOKENS = 4_096
 # A GPU under training load draws about this share of its limit; assumed.
 DRAWN = 0.85
 
@@ -58,7 +61,10 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What would be trained: the settings, and the tokens of each example in training order."""
+    """What would be trained: the settings, and the tokens of each example in training order.
+
+    `recompute` and `micro_batch_size` are None where they are to be chosen.
+    """
 
     method: Method
     rank: int
@@ -67,6 +73,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     lengths: Sequence[int]
     max_length: int
     epochs: float
+    recompute: bool | None = None
+    optimizer: Optimizer = "adamw"
     throughput: Throughput = Throughput()
 
 
@@ -125,11 +133,12 @@ def foresee(
 
     Without a GPU it times a few products of matrices for `calibration` seconds.
     """
+    recompute = recomputes(model, job, room)
+    job = msgspec.structs.replace(job, recompute=recompute)
     micro = job.micro_batch_size or choose_micro(model, job, room)
     share = max(1, job.batch_size // room.processes)
     micro = _divisor(share, micro)
     batches = micro_batches(job.lengths, micro, packed=job.throughput.packing)
-    recompute = model.parameters > RECOMPUTE_ABOVE
     memory = _memory(model, job, room, *_largest(batches))
     speed = (
         gpu_speed(room.name, model)
@@ -171,6 +180,25 @@ def foresee(
         instead=[] if fits else what_would(model, job, room),
         throughput=job.throughput,
     )
+
+
+def recomputes(model: ModelSize, job: Job, room: Room) -> bool:
+    """Whether activations are recomputed, where the job leaves it open.
+
+    Up to a billion parameters they are not. Above, a GPU with room for a micro-batch that is worth
+    its while keeps them: working them out again takes a third of its time.
+    """
+    if job.recompute is not None:
+        return job.recompute
+    if model.parameters <= RECOMPUTE_ABOVE:
+        return False
+    if room.device != "cuda":
+        return True
+    longest = max(job.lengths)
+    share = max(1, job.batch_size // room.processes)
+    rows = job.micro_batch_size or max(1, min(share, KEPT_TOKENS // longest))
+    kept = msgspec.structs.replace(job, recompute=False)
+    return _memory(model, kept, room, rows, longest).total > room.usable
 
 
 def choose_micro(model: ModelSize, job: Job, room: Room) -> int:
@@ -221,6 +249,8 @@ def _memory(model: ModelSize, job: Job, room: Room, rows: int, length: int) -> M
         rows=rows,
         length=length,
         rank=job.rank,
+        recompute=job.recompute,
+        optimizer=job.optimizer,
         shards=room.processes if room.sharded else 1,
     )
 

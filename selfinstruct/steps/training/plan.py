@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from selfinstruct.core.errors import RecipeError
+from selfinstruct.steps.planning.memory import Optimizer
 from selfinstruct.steps.planning.throughput import Throughput
 from selfinstruct.steps.training.order import training_order
 
@@ -40,6 +41,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     device: str
     sparse_head: bool = False
+    recompute: bool | Literal["auto"] = "auto"
+    optimizer: Optimizer = "adamw"
     throughput: Throughput = Throughput()
 
 

@@ -26,6 +26,18 @@ def check_packages(purpose: str) -> None:
             raise MissingDependency(package, "train", purpose)
 
 
+def check_optimizer(name: str, *, sharded: bool) -> None:
+    """Raises `MissingDependency` or `RecipeError` where the optimizer called `name` cannot be."""
+    if name != "adamw_8bit":
+        return
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependency("bitsandbytes", "qlora", "student.optimizer=adamw_8bit")
+    if sharded:
+        raise RecipeError(
+            "student.optimizer: adamw_8bit cannot be split among processes; set it to adamw"
+        )
+
+
 def versions() -> dict[str, str]:
     """The versions of the libraries that the result depends on."""
     return {package: importlib.metadata.version(package) for package in PACKAGES}

@@ -78,6 +78,7 @@ def shared_arguments(
         # Batches are cut from the order beforehand, so that workers change nothing in it.
         "dataloader_num_workers": plan.throughput.workers,
         "dataloader_pin_memory": plan.device == "cuda",
+        "optim": {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_8bit"}[plan.optimizer],
         "torch_compile": plan.throughput.compile,
         "eval_strategy": "no",
         "push_to_hub": False,

@@ -145,7 +145,8 @@ def fit(
             held_out=aside.held_out,
             halving=halving,
         )
-        arguments = shared_arguments(plan, steps, checkpoints, recompute=total > RECOMPUTE_ABOVE)
+        recompute = total > RECOMPUTE_ABOVE if plan.recompute == "auto" else plan.recompute
+        arguments = shared_arguments(plan, steps, checkpoints, recompute=recompute)
         arguments |= _reporting(aside)
         if aside.held_out is not None:
             arguments["save_total_limit"] += 1  # the best one's, beside the newest
@@ -209,9 +210,10 @@ def _train(trainer: Any, resume: Path | None, plan: Plan) -> None:
         if not is_out_of_memory(error):
             raise
         size = accumulation(plan, process_count())[0]
+        more = "" if trainer.args.activation_checkpointing else ", set student.recompute=true,"
         raise UserError(
             f"the device ran out of memory with {size} examples per forward pass; lower "
-            "student.micro_batch_size or student.max_length and give the same command again"
+            f"student.micro_batch_size or student.max_length{more} and give the same command again"
         ) from None
 
 
