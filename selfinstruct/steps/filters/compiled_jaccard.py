@@ -17,59 +17,59 @@ past the 524,287th for 3-grams), the n-gram is a hash of 62 bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 
 from selfinstruct.steps.filters.compiled import (
     COUNT_BITS,
     COUNT_MASK,
     LIST,
     MAX_CHUNK,
-    META,
     ROWS,
     STAMP,
     Array,
     Segments,
-    WordIds,
     allocate,
     compiled,
     find,
-    grown,
     has_room,
     mixed,
-    new_segments,
     offset,
     post,
     sort,
     store_words,
     word_at,
 )
+from selfinstruct.steps.filters.compiled_join import (
+    ADD,
+    CHECK,
+    DECIDE,
+    RECENT,
+    Floats,
+    Ids,
+    Join,
+    ends_of,
+)
 from selfinstruct.steps.filters.jaccard_index import LONG, MAX_WORDS, Bander, bounds
-from selfinstruct.steps.filters.rouge_index import Near
-
-Ids = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float64]
 
 _PLACE_BITS = 4  # of the rarest word in its n-gram
-_CHECK, _ADD, _DECIDE = 0, 1, 2
 _COUNT = (1 << 32) - 1  # of a counter; above it is the number of the check
 
 # The scratch space: the n-grams of a text, the words of another, a hash set, texts looked at last,
 # how often texts were found, and where the lists of the n-grams begin.
-_SLOTS, _RECENT, _COUNTS = 1 << 15, 1 << 10, 1 << 13
+_SLOTS, _COUNTS = 1 << 15, 1 << 13
 _KEYS = 0
 _WORDS = _KEYS + MAX_WORDS
 _SET = _WORDS + MAX_WORDS
 _SEEN = _SET + 3 * _SLOTS
-_HITS = _SEEN + 2 * _RECENT
+_HITS = _SEEN + 2 * RECENT
 _LISTS = _HITS + _COUNTS
 _SCRATCH = _LISTS + MAX_WORDS
 
 
-class GramJoin:
+class GramJoin(Join):
     """Word lists in the order they were added; `jaccard_index.GramIndex`, compiled.
 
     Args:
@@ -79,110 +79,14 @@ class GramJoin:
     """
 
     def __init__(self, threshold: float, ngram: int, bander: Bander) -> None:
-        self._threshold = threshold
-        self._ngram = ngram
+        needed, prefix = (bound.astype(np.int64) for bound in bounds(threshold))
+        super().__init__(_each, (needed, prefix, threshold, ngram), _SCRATCH)
         self._bander = bander
-        needed, prefix = bounds(threshold)
-        self._needed, self._prefix = needed.astype(np.int64), prefix.astype(np.int64)
-        self._segments = new_segments()
-        self._meta = np.zeros(META, np.int64)
-        self._scratch = np.zeros(_SCRATCH, np.int64)
-        self._ids = WordIds()
-        self._last: tuple[Sequence[str], Ids, Array] | None = None
-        self._row, self._score = np.zeros(1, np.int64), np.zeros(1, np.float64)
 
-    def __len__(self) -> int:
-        return int(self._meta[ROWS])
-
-    @property
-    def memory_bytes(self) -> int:
-        """What the arena takes so far, the last segment as far as it is used."""
-        full = sum(len(segment) for segment in self._segments[: self._meta[0]])
-        return 8 * (full + int(self._meta[1]))
-
-    def learn(self, texts: Iterable[Sequence[str]]) -> None:
-        """Let the first texts say which words are frequent; adds nothing."""
-        self._ids.learn(texts)
-
-    def add(self, words: Sequence[str]) -> None:
-        """Remember a word list; its first `MAX_WORDS` words count."""
-        self._one(words, _ADD)
-
-    def nearest(self, words: Sequence[str]) -> Near | None:
-        """The text with the highest similarity, the earliest of equals, or None."""
-        self._one(words, _CHECK)
-        row = int(self._row[0])
-        return None if row < 0 else Near(row, float(self._score[0]))
-
-    def add_all(self, texts: Sequence[Sequence[str]]) -> None:
-        """Remember several word lists, without looking for their neighbours."""
-        self._several(texts, _ADD)
-
-    def decide(self, texts: Sequence[Sequence[str]]) -> tuple[Array, Floats]:
-        """Add each text that is near nothing added so far; the nearest and its similarity else.
-
-        A neighbour is a position in the order of `add`; -1 and 0 for what was added.
-        """
-        return self._several(texts, _DECIDE)
-
-    def _one(self, words: Sequence[str], what: int) -> None:
-        # `add` often follows `nearest` with the same list.
-        if self._last is None or self._last[0] is not words:
-            ids = np.array([self._ids[word] for word in words[:MAX_WORDS]], np.int32)
-            self._last = (words, ids, np.array(self._bander.of_long(words), np.int64))
-        ids, bands = self._last[1:]
-        ends = np.array([0, len(ids)], np.int64), np.array([0, len(bands)], np.int64)
-        self._run(ids, ends[0], bands, ends[1], what, self._row, self._score)
-
-    def _several(self, texts: Sequence[Sequence[str]], what: int) -> tuple[Array, Floats]:
-        cut = [text[:MAX_WORDS] for text in texts]
-        ends = _ends(cut)
-        flat = map(self._ids.__getitem__, chain.from_iterable(cut))
-        ids = np.fromiter(flat, np.int32, int(ends[-1]))
-        banded = [self._bander.of_long(text) for text in cut]
-        bands = np.array(list(chain.from_iterable(banded)), np.int64)
-        rows, scores = np.full(len(cut), -1, np.int64), np.zeros(len(cut), np.float64)
-        self._run(ids, ends, bands, _ends(banded), what, rows, scores)
-        return rows, scores
-
-    def _run(
-        self,
-        ids: Ids,
-        ends: Array,
-        bands: Array,
-        band_ends: Array,
-        what: int,
-        rows: Array,
-        scores: Floats,
-    ) -> None:
-        at = 0
-        while True:
-            at = _each(
-                self._segments,
-                self._meta,
-                self._scratch,
-                self._needed,
-                self._prefix,
-                self._threshold,
-                self._ngram,
-                ids,
-                ends,
-                bands,
-                band_ends,
-                at,
-                what,
-                rows,
-                scores,
-            )
-            if at == len(rows):
-                return
-            self._segments = grown(self._segments, self._meta)
-
-
-def _ends(parts: Sequence[Sequence[object]]) -> Array:
-    ends = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=ends[1:])
-    return ends
+    def _beside(self, texts: Sequence[Sequence[str]]) -> tuple[Array, Array]:
+        """The bands of all long texts, and where each text's end."""
+        banded = [self._bander.of_long(text) for text in texts]
+        return np.array(list(chain.from_iterable(banded)), np.int64), ends_of(banded)
 
 
 @compiled
@@ -212,16 +116,16 @@ def _each(
         words = ids[ends[at] : ends[at + 1]]
         own = bands[band_ends[at] : band_ends[at + 1]]
         wanted = (len(words) + len(own)) * (MAX_CHUNK + 4) + 4
-        if what != _CHECK and not has_room(segments, meta, wanted):
+        if what != CHECK and not has_room(segments, meta, wanted):
             return at
         m = _grams(scratch, words, ngram)
         rows[at] = -1
         scores[at] = 0.0
-        if what != _ADD and m > 0:
+        if what != ADD and m > 0:
             row, score = _nearest(segments, meta, scratch, needed, prefix, threshold, ngram, m, own)
             rows[at] = row
             scores[at] = score
-        if what == _ADD or (what == _DECIDE and rows[at] < 0):
+        if what == ADD or (what == DECIDE and rows[at] < 0):
             _add(segments, meta, scratch, prefix, words, m, own)
     return len(rows)
 
@@ -340,7 +244,7 @@ def _nearest(
                     hits = scratch[_HITS + _counter(address)] & _COUNT
                     if hits + max(m - looked_up, n - prefix[n]) < least:
                         continue
-                slot = _SEEN + 2 * ((address ^ (address >> 10)) & (_RECENT - 1))
+                slot = _SEEN + 2 * ((address ^ (address >> 10)) & (RECENT - 1))
                 if scratch[slot] == stamp and scratch[slot + 1] == address:
                     continue
                 scratch[slot] = stamp
