@@ -15,6 +15,7 @@ from rouge_score import tokenize as rouge_tokenize
 from selfinstruct.steps.words import (
     _SIGNS,
     TOKENIZERS,
+    _patterns,
     alpaca_words,
     count_words,
     folded,
@@ -45,6 +46,16 @@ def test_both_agree_on_ascii(text: str) -> None:
 def test_ascii_takes_no_short_cut_to_another_answer(text: str) -> None:
     """An accent elsewhere in the text does not change the words of its ASCII part."""
     assert unicode_words(f"{text} é") == [*alpaca_words(text), "é"]
+
+
+@given(
+    ANY_TEXT
+    | TRICKY
+    | st.text(st.sampled_from("aB é\u0301\u200b\u3000\u0e01\u1100\u1161\u00b4"), max_size=60)
+)
+def test_words_piece_by_piece_are_those_of_the_whole(text: str) -> None:
+    """Splitting at spaces first, and keeping pieces that come again, changes no word."""
+    assert unicode_words(text) == _patterns().word.findall(folded(text))
 
 
 @given(

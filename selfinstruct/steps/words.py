@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 Tokenizer = Callable[[str], list[str]]
@@ -47,6 +47,7 @@ _SIGNS = re.compile(
     "[\u00a0\u00a1\u00a7\u00a9\u00ab\u00ac\u00ae\u00b0\u00b1\u00b7\u00bb\u00bf\u00d7\u00f7"
     "\u2000-\u200a\u2010-\u2027\u2030-\u203e\u20ac\u2190-\u21ff\u2200-\u22ff]+"
 )
+_SHORT = 24  # characters of a piece that is likely to come again
 # Outer punctuation that does not change what a sentence asks for.
 _EDGES = (
     ".,;:!?\"'`()\u00a1\u00bf\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e\u2026\u3001\u3002"
@@ -74,9 +75,23 @@ def unicode_words(text: str) -> list[str]:
     if text.isascii():
         return text.translate(_ASCII).split()
     plain = _SIGNS.sub(" ", text)
-    if plain.isascii():
-        return plain.translate(_ASCII).split()
-    return _patterns().word.findall(folded(text))
+    if not plain.isascii():
+        # No word, and no sign that is composed of several, goes over a space.
+        pieces = plain.split()
+        plain = " ".join(piece if piece.isascii() else _folded_words(piece) for piece in pieces)
+    return plain.translate(_ASCII).split()
+
+
+def _folded_words(piece: str) -> str:
+    """The words of a text without spaces, with spaces between."""
+    if len(piece) <= _SHORT:
+        return _short_words(piece)
+    return " ".join(_patterns().word.findall(folded(piece)))
+
+
+@lru_cache(maxsize=1 << 14)
+def _short_words(piece: str) -> str:
+    return " ".join(_patterns().word.findall(folded(piece)))
 
 
 TOKENIZERS: dict[str, Tokenizer] = {"unicode": unicode_words, "alpaca": alpaca_words}
