@@ -71,6 +71,11 @@ def two_nodes(doomed: Path, stage: str, what: str) -> str:
     return str(cluster.address)
 
 
+def die(whole: plan.Plan, number: int) -> dict[str, int]:
+    """A task whose process is killed."""
+    os._exit(9)
+
+
 def stuck(doomed: Path, task: Task, whole: plan.Plan, number: int) -> dict[str, int]:
     """Do the task; on the first node to come here, which then is `doomed`, do not end."""
     import ray

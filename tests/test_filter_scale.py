@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -12,19 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
 from selfinstruct.cli.main import cli
-from selfinstruct.core.errors import FolderError, UserError
+from selfinstruct.core.errors import FolderError, SeedError, UserError
 from selfinstruct.core.recipe import MinHashConfig
 from selfinstruct.core.types import Candidate
 from selfinstruct.stages.filter_scale import filter_at_scale
+from selfinstruct.steps.filters.jaccard_index import grams
 from selfinstruct.steps.filters.minhash import NearDuplicate
-from selfinstruct.steps.scale import ray_workers, workers
+from selfinstruct.steps.scale import components, ray_workers, similar, workers
+from selfinstruct.steps.scale.parts import load, save
 from selfinstruct.steps.scale.plan import Plan
+from tests import scale_child
 from tests.runs import WORDS
 
 daft = pytest.importorskip("daft")
@@ -56,7 +65,6 @@ def rows(count: int, seed: int = 1) -> list[dict[str, Any]]:
 
 def wanted(data: list[dict[str, Any]], threshold: float = 0.7) -> list[int]:
     """The first row of each component, by comparing all pairs."""
-    from selfinstruct.steps.filters.jaccard_index import grams
     from selfinstruct.steps.words import unicode_words
 
     sets = [grams(unicode_words(f"{one['instruction']}\n\n{one['output']}"), 3) for one in data]
@@ -122,6 +130,71 @@ def test_the_first_row_of_each_component_stays(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=tmp_path / "cache")
     assert loaded["train"]["rank"][:] == expected
+
+
+def test_crowded_buckets(tmp_path: Path) -> None:
+    """Texts that share four fifths of their words fill buckets: near ones are found anyway."""
+    rng = random.Random(3)
+    data: list[dict[str, Any]] = []
+    for rank in range(700):
+        words = [f"same{n}" for n in range(48)] + [f"own{rng.randrange(10**6)}" for _ in range(12)]
+        if rank % 2:  # near some text that may be far from it in the bucket
+            words = str(rng.choice(data)["output"]).split()
+            for n in range(3):
+                words[rng.randrange(48, 60)] = f"other{rank}of{n}"
+        data.append({"instruction": "", "output": " ".join(words), "rank": rank})
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_pylist(data), path)
+    told: list[str] = []
+    filter_at_scale(path, tmp_path / "out", tell=told.append)
+    assert kept(tmp_path / "out") == wanted(data)
+    assert "long-pairs: 1 tasks" in told
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=3, max_size=12), min_size=1),
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([62, 7]),
+)
+def test_similarity_is_that_of_sets(texts: list[list[str]], ngram: int, bits: int) -> None:
+    """Of any two texts, also where the numbers of n-grams have to be numbered anew."""
+    table = pa.chunked_array([pa.array([" ".join(words) for words in texts], pa.large_string())])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similar, "NUMBER_BITS", bits)
+        matrix = similar.gram_matrix(table, ngram)
+    one, other = (np.array(ends) for ends in np.triu_indices(len(texts)))
+    sets = [grams(words, ngram) for words in texts]
+    pairs = zip(one, other, strict=True)
+    scores = [len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a, b in pairs]
+    assert similar.jaccard(matrix, one, other).tolist() == scores
+
+
+def test_components_of_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths, stars, cycles and what is random, cut over several tasks: the least node of each."""
+    monkeypatch.setattr(components, "TASK_EDGES", 40)
+    rng = random.Random(5)
+    path = rng.sample(range(1000), 100)
+    star = [(1500 + n, 1499) for n in range(30)]
+    random_pairs = [(rng.randrange(2000, 2100), rng.randrange(2000, 2100)) for _ in range(60)]
+    cycle = [(3000 + n, 3000 + (n + 1) % 7) for n in range(7)]
+    pairs = [*itertools.pairwise(path), *star, *random_pairs, *cycle]
+    u, v = np.array([(a, b) for a, b in pairs if a != b]).T
+    plan = Plan(tmp_path, 5, (), (), 0.7, 3, None, tmp_path)
+    (tmp_path / workers.JOB).touch()
+    edges = pa.table({"u": np.append(u, v), "v": np.append(v, u)})
+    save(plan.file("edges", 0), edges, edges["u"].to_numpy() % 5, 5)
+    here = workers.Here(lambda line: None)
+    here._count = 1  # in this process
+    stars = load(plan.files(components.components(here, plan, len(u))), range(5))
+    found = dict(zip(stars["u"].to_pylist(), stars["v"].to_pylist(), strict=True))
+    assert len(found) == stars.num_rows
+    graph = csr_matrix((np.ones(len(u)), (u, v)), shape=(4000, 4000))
+    labels = connected_components(graph, directed=False)[1]
+    least: dict[int, int] = {}
+    for node in range(4000):
+        least.setdefault(labels[node], node)
+    assert found == {n: least[labels[n]] for n in range(4000) if least[labels[n]] != n}
 
 
 def test_how_it_differs_from_the_stream(tmp_path: Path) -> None:
@@ -197,6 +270,31 @@ def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.parquet").unlink()
     assert "--ray is for --engine daft" in said("-o", out, "--ray", "auto")
     assert [one.name for one in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_a_broken_page_is_no_traceback(tmp_path: Path) -> None:
+    """A Parquet file that is whole at its end and broken in the middle is named."""
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_pylist(rows(300)), path, compression="zstd")
+    data = bytearray(path.read_bytes())
+    data[2000:3000] = bytes(1000)
+    path.write_bytes(data)
+    with pytest.raises(SeedError, match=r"data\.parquet: is no whole Parquet file"):
+        filter_at_scale(path, tmp_path / "out")
+    assert [one.name for one in tmp_path.iterdir()] == ["data.parquet"]
+
+
+def test_a_process_that_is_killed(tmp_path: Path) -> None:
+    """One line names the stage, as for a worker that took too much memory."""
+    plan = Plan(tmp_path, 1, (), (), 0.7, 3, None, tmp_path)
+    (tmp_path / workers.JOB).touch()
+    here = workers.Here(lambda line: None)
+    here._count = 2
+    with (
+        contextlib.closing(here),
+        pytest.raises(UserError, match="a worker process was killed in the stage 'pairs'"),
+    ):
+        here.run("pairs", scale_child.die, plan, 2)
 
 
 def test_a_job_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

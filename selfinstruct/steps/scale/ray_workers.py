@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import platform
 import sys
 import time
 import traceback
@@ -208,3 +209,6 @@ def _perform(stage: str, task: Task, plan: Plan, number: int) -> tuple[dict[str,
         return perform(stage, task, plan, number), ""
     except SelfInstructError as error:
         return {}, str(error)
+    except OSError as error:
+        said = error.strerror or str(error)
+        return {}, f"{platform.node()}: a task of the stage {stage!r} failed ({said}); {AGAIN}"

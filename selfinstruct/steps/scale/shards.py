@@ -47,10 +47,7 @@ def shards_of(files: Sequence[Path], names: Sequence[str]) -> list[Shard]:
                 found_groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
                 sizes = [(one.num_rows, one.total_byte_size) for one in found_groups]
         except (pa.ArrowException, OSError) as error:
-            said = str(error).split("\n", 1)[0][:120]
-            raise fault(
-                str(path), f"is no whole Parquet file; it may have been cut short ({said})"
-            ) from error
+            raise _broken(str(path), error) from error
         base = number << FILE_BITS
         groups: list[int] = []
         start = rows = size = 0
@@ -71,8 +68,22 @@ def place_of(row: int, names: Sequence[str]) -> str:
 
 
 def batches_of(shard: Shard) -> Iterator[Any]:
-    """The rows as record batches."""
+    """The rows as record batches. Raises `SeedError` where the file is broken."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(shard.path) as file:
-        yield from file.iter_batches(batch_size=BATCH_ROWS, row_groups=list(shard.groups))
+        batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=list(shard.groups))
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise _broken(shard.path, error) from error
+            if batch is None:
+                return
+            yield batch
+
+
+def _broken(path: str, error: Exception) -> Exception:
+    said = str(error).split("\n", 1)[0][:120]
+    return fault(path, f"is no whole Parquet file; it may have been cut short ({said})")
