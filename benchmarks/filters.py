@@ -24,7 +24,7 @@ RESULTS = HERE / "results" / "filters.json"
 SELECT_JOBS = {"k_center": 60.0, "facility_location": 120.0, "spaced": 60.0, "topics": 30.0}
 # Rows of the files of junk, and the megabytes that filtering them may take.
 JUNK = {"identical": (1_000_000, 300.0), "novel": (500_000, 2048.0), "long": (3, 1024.0)}
-PACKAGES = ("selfinstruct", "numba", "numpy", "rapidfuzz", "datasketch", "rouge-score")
+PACKAGES = ("selfinstruct", "numba", "numpy", "rapidfuzz", "datasketch", "rouge-score", "daft")
 
 
 def drive(job: str, count: int, *options: str) -> Finished:
@@ -185,6 +185,53 @@ def junk(found: Findings, quick: bool) -> None:
     found.note(files=rows, reading=read)
 
 
+def scale(found: Findings, quick: bool) -> None:
+    """`filter --engine daft` on rows by the million, and on texts that share most of their words.
+
+    What 100 million rows would take is extrapolated: time and room on the disk along the line
+    through the last two measurements, memory from a million rows in parts of the size they would
+    have then.
+    """
+    rows = [_scaled(count) for count in ((20_000,) if quick else (200_000, 1_000_000, 5_000_000))]
+    table("Near-duplicates at scale", [_flat(row) for row in rows])
+    both = [
+        run([sys.executable, HERE / "filters_scale.py", "crowded", "--count", count]).said
+        for count in (("1000",) if quick else ("2000", "8000"))
+    ]
+    table("Texts that share three quarters of their words: shares of near pairs", both)
+    together = min(float(one["both_in_one_component"]) for one in both)
+    found.target("scale: crowded pairs in one component", together, 0.999, "", at_least=True)
+    found.note(rows=rows, crowded=both)
+    if quick:
+        return
+    found.target("scale: wall time of 1,000,000 rows", rows[1]["wall_s"], 60, "s")
+    found.target("scale: peak memory of 1,000,000 rows", rows[1]["peak_mb"], 2048, "MB")
+    large = _scaled(1_000_000, part_rows=100_000_000 // 256)
+    table("A million rows in parts as large as 100 million would have", [_flat(large)])
+    far: dict[str, float] = {"rows": 100_000_000, "process_mb": large["process_mb"]}
+    for name in ("cpu_s", "work_folder_mb"):
+        slope = (rows[2][name] - rows[1][name]) / (rows[2]["rows"] - rows[1]["rows"])
+        far[name] = rows[2][name] + slope * (far["rows"] - rows[2]["rows"])
+    table("Extrapolated", [far])
+    found.note(large_parts=large, extrapolated=far)
+
+
+def _scaled(count: int, part_rows: int | None = None) -> dict[str, Any]:
+    """What `count` rows cost: all processes together, and the largest of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder, "rows.parquet")
+        run([sys.executable, HERE / "filters_rows.py", data, "--count", str(count)])
+        size = [] if part_rows is None else ["--part-rows", str(part_rows)]
+        child = [sys.executable, HERE / "filters_scale.py", "whole", data, Path(folder, "kept")]
+        done = run([*child, *size], limit_s=7200)
+    cost = {"cpu_s": done.cpu_s, "wall_s": done.wall_s, "process_mb": done.rss_mb}
+    return {**done.said, **cost}
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "stage_wall_s"}
+
+
 PARTS: dict[str, Callable[[Findings, bool], None]] = {
     "novelty": novelty,
     "online": online,
@@ -197,6 +244,7 @@ PARTS: dict[str, Callable[[Findings, bool], None]] = {
     "select": select,
     "junk": junk,
     "faults": faults,
+    "scale": scale,
 }
 
 
