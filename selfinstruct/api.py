@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import copy
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -361,7 +362,8 @@ def _selection_recipe(
     elif isinstance(recipe, Recipe):
         found = override_recipe(recipe, overrides)
     else:
-        whole = {"name": "selection", "seeds": [str(path)], "teacher": _NOBODY} | (recipe or {})
+        given = copy.deepcopy(recipe or {})  # an override changes it in place
+        whole = {"name": "selection", "seeds": [str(path)], "teacher": _NOBODY} | given
         for override in overrides:
             apply_override(whole, override)
         found = check_recipe(whole, "settings")

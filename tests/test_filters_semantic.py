@@ -102,6 +102,28 @@ def test_neighbours_are_those_of_a_full_comparison() -> None:
         filter_.add(candidate(text, name=str(at)))
 
 
+def test_a_run_that_continues_embeds_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the filter made is in the book, so that adding kept records again runs no model."""
+    book: dict[bytes, bytes] = {}
+
+    class Shelf:
+        get = staticmethod(book.get)
+        put = staticmethod(book.__setitem__)
+
+    texts = ["Name three rivers", "Write a poem on the sea"]
+    first = Semantic(0.8, book=Shelf())
+    for text in texts:
+        assert first.check(candidate(text)) is None
+        first.add(candidate(text))
+    again = Semantic(0.8, book=Shelf())
+    monkeypatch.setattr(MiniLM, "embed", None)
+    for text in texts:
+        again.add(candidate(text, name=text))
+    verdict = again.check(candidate(texts[1]))
+    assert verdict is not None
+    assert verdict.neighbour == texts[1]
+
+
 def test_any_text_is_taken() -> None:
     """Nothing but punctuation is near nothing; surrogates, emoji and a megabyte are embedded."""
     filter_ = Semantic()

@@ -157,6 +157,32 @@ def test_meaning_keeps_paraphrases_apart(tmp_path: Path) -> None:
     assert [row["mine"] for row in rows_of(out)] == [1, 2, 3, 4, 5]
 
 
+def test_another_selection_embeds_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger keeps the vectors: other settings, or new rows, need those of new texts alone."""
+    source, out = write_dataset(tmp_path / "data.jsonl"), tmp_path / "out"
+    settings = {"select": {"method": "k_center", "count": 3}}
+    selfinstruct.select_dataset(source, out, settings)
+    asked: list[str] = []
+    embed = MiniLM.embed
+
+    def noting(self: MiniLM, texts: Any) -> Any:
+        asked.extend(texts)
+        return embed(self, texts)
+
+    monkeypatch.setattr(MiniLM, "embed", noting)
+    again = selfinstruct.select_dataset(source, out, settings, overrides=["select.count=4"])
+    assert (again.selected, asked) == (4, [])
+    with source.open("a") as file:
+        file.write('{"instruction": "Name a tree", "output": "Oak"}\n')
+    selfinstruct.select_dataset(source, out, settings)
+    assert asked == ["Name a tree"]
+    fresh = selfinstruct.select_dataset(source, tmp_path / "fresh", settings)
+    assert rows_of(out) == rows_of(tmp_path / "fresh")
+    assert fresh.left == {"not_needed": 4}
+
+
 @pytest.mark.parametrize("method", ["random", "k_center", "facility_location"])
 def test_quotas_hold_for_every_method(tmp_path: Path, method: str) -> None:
     """At most one record of each root verb."""

@@ -59,7 +59,7 @@ CREATE TABLE IF NOT EXISTS scores (
     kind TEXT NOT NULL, item TEXT NOT NULL, value REAL, PRIMARY KEY (kind, item)
 ) WITHOUT ROWID;
 
--- MinHash bands of long texts, by a hash of the text and of what made them; recomputable.
+-- MinHash bands of long texts and embeddings, by a hash of the text and of what made them.
 CREATE TABLE IF NOT EXISTS sketches (key BLOB PRIMARY KEY, bands BLOB NOT NULL) WITHOUT ROWID;
 
 -- Requests handed to a provider's batch API. `state` goes from 'writing' over 'ready', 'uploaded',

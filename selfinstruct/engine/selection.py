@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.folder import RunFolder, write_json
 from selfinstruct.steps.model_files import model_mark
 from selfinstruct.steps.scores.judge import asked_for, prompt_tag
+from selfinstruct.steps.selection.choose import needs_vectors
+from selfinstruct.steps.selection.methods import Choice, tally
 
 SUMMARY = "selection.json"
 SCORES = "scores.parquet"
@@ -98,7 +101,7 @@ def models_used(config: SelectConfig) -> dict[str, str]:
     used = [config.model] if set(names) & set(LIKELIHOOD) else []
     if "reward" in names and config.reward_model is not None:
         used.append(config.reward_model)
-    if config.min_distance or config.method in ("k_center", "facility_location"):
+    if needs_vectors(config):
         used.append(config.embedder)
     return {name: mark for name in used if (mark := model_mark(name))}
 
@@ -170,6 +173,39 @@ def write_selection(
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), folder / SCORES, compression="zstd")
     write_json(folder / SUMMARY, msgspec.to_builtins(summary))
+
+
+def summed_up(
+    config: SelectConfig,
+    tasks: Sequence[Task],
+    scores: Mapping[str, Sequence[float | None]],
+    choice: Choice,
+    groups: Sequence[str],
+    mark: str,
+) -> tuple[Selection, list[Standing]]:
+    """What became of all records, and of each. `groups` is empty without quotas."""
+    ranks = {at: rank for rank, at in enumerate(choice.chosen, 1)}
+    standings = [
+        Standing(
+            task.id,
+            ranks.get(at, 0),
+            choice.reasons.get(at, ""),
+            {name: values[at] for name, values in scores.items()},
+        )
+        for at, task in enumerate(tasks)
+    ]
+    taken = Counter(groups[at] for at in choice.chosen) if groups else Counter[str]()
+    summary = Selection(
+        method=config.method,
+        candidates=len(tasks),
+        selected=len(choice.chosen),
+        left=tally(choice.reasons),
+        scores={name: spread(values, choice.chosen) for name, values in scores.items()},
+        groups=dict(sorted(taken.items(), key=lambda item: (-item[1], item[0]))),
+        fingerprint=mark,
+        models=models_used(config),
+    )
+    return summary, standings
 
 
 def spread(scores: Sequence[float | None], chosen: Sequence[int]) -> Spread:

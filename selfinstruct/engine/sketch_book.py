@@ -1,8 +1,9 @@
-"""The ledger's page on sketches: the MinHash bands of long texts, by the text and what made them.
+"""The ledger's page on sketches: MinHash bands of long texts, and embeddings, by what made them.
 
 A run that continues adds its kept records to the filters again. Splitting and listing a text takes
-microseconds, a signature of a long one milliseconds, so those are kept. They follow from the text
-alone: a sketch that is missing is made again, and verdicts are the same with or without them.
+microseconds, a signature of a long one or an embedding milliseconds, so those are kept. They follow
+from the text alone: one that is missing is made again, and what is decided by them is the same with
+or without them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from selfinstruct.engine.ledger import Ledger
 
 
 class SketchBook:
-    """What `steps.filters.jaccard_index.Bander` keeps its bands in."""
+    """What `jaccard_index.Bander` keeps its bands in, and `embedding.kept.Kept` its vectors."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import orjson
 
 from selfinstruct.core.errors import FolderError, Interrupted, RecipeError, UserError
@@ -33,16 +34,16 @@ from selfinstruct.engine.selection import (
     Selection,
     Standing,
     is_current,
-    models_used,
     read_selection,
     selection_mark,
-    spread,
+    summed_up,
     write_selection,
 )
+from selfinstruct.engine.sketch_book import SketchBook
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.scores.judge import asked_for
 from selfinstruct.steps.scores.lexical import LEXICAL
-from selfinstruct.steps.selection.choose import chosen_of
+from selfinstruct.steps.selection.choose import chosen_of, needs_vectors
 from selfinstruct.steps.selection.methods import tally
 from selfinstruct.steps.selection.rows import Read, read_dataset
 from selfinstruct.steps.swap import replacing
@@ -132,8 +133,10 @@ async def select_from_dataset(
     done = None if force else read_selection(out)
     if done is not None and is_current(done, mark, config) and (out / ROWS).is_file():
         return done
-    work = _Work(recipe, config, tasks, out / "run.db", on_progress, on_stop, read.faults)
+    work = _Work(recipe, config, tasks, out / "run.db", on_progress, on_stop)
     summary, standings = await work.choose(mark)
+    told = read.faults[:FAULTS_TOLD]
+    summary = msgspec.structs.replace(summary, faulty=len(read.faults), faults=told)
     try:
         write_atomically(out / ROWS, _chosen_rows(read, standings))
         write_selection(out, summary, standings, work.names)
@@ -153,7 +156,6 @@ class _Work:
         db_path: Path,
         on_progress: OnProgress | None,
         on_stop: OnStop | None,
-        faults: Sequence[str] = (),
     ) -> None:
         self._recipe = recipe
         self._config = config
@@ -162,7 +164,6 @@ class _Work:
         self._on_progress = on_progress
         self._stopping = threading.Event()
         self._on_stop = on_stop or (lambda stop: None)
-        self._faults = faults
         wanted = ([config.score] if config.score else []) + list(config.scores)
         self.names: list[str] = list(dict.fromkeys(wanted))
 
@@ -184,54 +185,43 @@ class _Work:
 
     async def choose(self, mark: str) -> tuple[Selection, list[Standing]]:
         """Work out the scores, choose, and say what became of each record."""
-        scores = await self._scores()
         recipe, config = self._recipe, self._config
-        choice, groups = await self._aside(
-            lambda: chosen_of(
-                self._tasks, scores, config, recipe.seed, policy_of(recipe), self._tell
+        policy = policy_of(recipe)
+        with self._ledger() as ledger:
+            scores = await self._scores(ledger)
+            book = None if ledger is None else SketchBook(ledger)
+            choice, groups = await self._aside(
+                lambda: chosen_of(
+                    self._tasks, scores, config, recipe.seed, policy, self._tell, book
+                )
             )
-        )
         if not choice.chosen:
             why = ", ".join(f"{reason} {n}" for reason, n in tally(choice.reasons).items())
             raise UserError(f"select: no record was selected ({why}); change the section select")
-        ranks = {at: rank for rank, at in enumerate(choice.chosen, 1)}
-        standings = [
-            Standing(
-                task.id,
-                ranks.get(at, 0),
-                choice.reasons.get(at, ""),
-                {name: scores[name][at] for name in self.names},
-            )
-            for at, task in enumerate(self._tasks)
-        ]
-        chosen_groups = Counter(groups[at] for at in choice.chosen) if groups else Counter[str]()
-        summary = Selection(
-            method=config.method,
-            candidates=len(self._tasks),
-            selected=len(choice.chosen),
-            left=tally(choice.reasons),
-            scores={name: spread(scores[name], choice.chosen) for name in self.names},
-            groups=dict(sorted(chosen_groups.items(), key=lambda item: (-item[1], item[0]))),
-            fingerprint=mark,
-            faulty=len(self._faults),
-            faults=list(self._faults[:FAULTS_TOLD]),
-            models=models_used(config),
+        return summed_up(
+            config, self._tasks, {name: scores[name] for name in self.names}, choice, groups, mark
         )
-        return summary, standings
 
-    async def _scores(self) -> Scores:
+    @contextmanager
+    def _ledger(self) -> Iterator[Ledger | None]:
+        """What keeps scores and embeddings, open for writing; None where there are none to keep."""
+        if all(name in LEXICAL for name in self.names) and not needs_vectors(self._config):
+            yield None
+            return
+        self._db_path.parent.mkdir(parents=True, exist_ok=True)
+        with Ledger(self._db_path) as ledger, session(ledger, STAGE):
+            yield ledger
+
+    async def _scores(self, ledger: Ledger | None) -> Scores:
         found: Scores = {
             name: [LEXICAL[name](task) for task in self._tasks]
             for name in self.names
             if name in LEXICAL
         }
-        if any(name not in LEXICAL for name in self.names):
-            self._db_path.parent.mkdir(parents=True, exist_ok=True)
-            with Ledger(self._db_path) as ledger, session(ledger, STAGE):
-                config = self._config
-                models = ModelScores(config, policy_of(self._recipe), ledger, self._tasks)
-                found |= await self._aside(lambda: models.scores(self.names, self._tell))
-                found |= await self._judged(ledger)
+        if ledger is not None:
+            models = ModelScores(self._config, policy_of(self._recipe), ledger, self._tasks)
+            found |= await self._aside(lambda: models.scores(self.names, self._tell))
+            found |= await self._judged(ledger)
         return found
 
     async def _judged(self, ledger: Ledger) -> Scores:

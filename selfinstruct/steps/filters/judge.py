@@ -68,7 +68,8 @@ def build_filters(config: FiltersConfig, sketches: Sketches | None = None) -> li
         near = config.minhash
         filters.append(minhash.NearDuplicate(near.threshold, near.ngram, sketches))
     if config.semantic.enabled:
-        filters.append(semantic.Semantic(config.semantic.threshold, config.semantic.model))
+        like = config.semantic
+        filters.append(semantic.Semantic(like.threshold, like.model, sketches))
     return filters
 
 

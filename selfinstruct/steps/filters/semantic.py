@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from selfinstruct.core.errors import MissingDependency
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
 from selfinstruct.steps.embedding.build import build_embedder
+from selfinstruct.steps.embedding.kept import Kept
 from selfinstruct.steps.embedding.minilm import NAME, PURPOSE
 from selfinstruct.steps.embedding.vectors import cosine
 from selfinstruct.steps.filters.rouge import show
@@ -20,6 +21,7 @@ from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.words import unicode_words
 
 if TYPE_CHECKING:
+    from selfinstruct.steps.embedding.kept import Book
     from selfinstruct.steps.embedding.vectors import Embedder, Int8
 
 SEMANTIC_DUPLICATE = "semantic_duplicate"
@@ -38,20 +40,22 @@ class Semantic:
         threshold: 0 < threshold <= 1.
         model: "minilm", a sentence-transformers folder, or a Hub id that is in the cache here; the
             Hub is not asked.
+        book: keeps vectors, so that a run that continues does not make them again.
 
     Raises `MissingDependency` without the extra `semantic`, `UserError` for another model.
     """
 
     name = "semantic"
 
-    def __init__(self, threshold: float = 0.9, model: str = NAME) -> None:
+    def __init__(self, threshold: float = 0.9, model: str = NAME, book: Book | None = None) -> None:
         try:
             from usearch.index import Index
         except ImportError as error:
             raise MissingDependency(error.name or "usearch", "semantic", PURPOSE) from None
         self._threshold = threshold
         offline = Policy(local=True)
-        self._embedder: Embedder = build_embedder(model, offline, "filters.semantic.model")
+        embedder = build_embedder(model, offline, "filters.semantic.model")
+        self._embedder: Embedder = embedder if book is None else Kept(embedder, book)
         self._make = Index
         self._index: Any = None
         self._vectors: list[Int8] = []
