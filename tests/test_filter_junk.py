@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,33 @@ def test_a_line_of_junk_is_a_named_reject(
         )
         assert done.funnel.kept == 2
     assert pq.read_table(tmp_path / "gone.parquet")["filter_reason"].to_pylist() == [reason]
+
+
+@pytest.mark.parametrize("window", [1, 7, 64, 1 << 20])
+def test_a_json_list_is_read_element_by_element(
+    window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any white space between elements, NaN, a key twice, half a pair, numbers of any length: each
+    is at its own line and comes out as the text it was, on one line.
+    """
+    monkeypatch.setattr(text_files, "_WINDOW", window)
+    elements = [
+        (b'{"a": NaN, "a": 1}', 1),
+        (b'{"b":\r\n  [1,\n 2] }', 2),
+        (b'"\\ud83d"', 4),
+        (b"-1.50e+2", 4),
+        (b"123456789012345678901234567890", 7),
+        (b'"a,]\\n"', 7),
+        (b"[[], {}]", 9),
+        (b"null", 9),
+    ]
+    marks = [b",\n", b" , ", b",", b"\n\n,\n", b",", b"\r\n\t,\r\n", b",", b"\n"]
+    text = b"[" + b"".join(one + mark for (one, _), mark in zip(elements, marks, strict=True))
+    found = list(text_files.json_list(io.BytesIO(text + b"]\n"), "f"))
+    assert [one.where for one in found] == [f"f:{line}" for _, line in elements]
+    joined = [b" ".join(part.strip() for part in one.split(b"\n")) for one, _ in elements]
+    assert [one.raw for one in found] == joined
+    assert repr([one.value for one in found]) == repr([json.loads(one) for one, _ in elements])
 
 
 def test_right_to_left_and_other_scripts_are_rows_like_others(tmp_path: Path) -> None:
