@@ -133,6 +133,7 @@ def ours(bench: Bench) -> dict[str, Any]:
     """`train-student`'s own way, without the run folder around it."""
     from selfinstruct.core.errors import RecipeError, UserError
     from selfinstruct.core.recipe import StudentConfig
+    from selfinstruct.steps.planning.outlook import refuse
     from selfinstruct.steps.planning.throughput import Wanted, choose
     from selfinstruct.steps.training.adapters import add_adapter
     from selfinstruct.steps.training.format import Example
@@ -165,6 +166,10 @@ def ours(bench: Bench) -> dict[str, Any]:
     )
     rows = [Example(str(at), *pair) for at, pair in enumerate(bench.examples())]
     outlook = planned(bench, rows, config, found)
+    try:
+        refuse(outlook, case.shape)
+    except UserError as error:
+        raise Skipped(str(error)) from error
     plan = Plan(
         **settings, micro_batch_size=outlook.micro_batch_size, recompute=outlook.recompute, seed=0,
         device=device, throughput=found,
