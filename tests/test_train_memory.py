@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,8 +62,6 @@ def two(folder: Path, rows: int) -> subprocess.CompletedProcess[str]:
 
 
 def summary_of(folder: Path) -> TrainSummary:
-    import orjson
-
     found = parse_summary(orjson.loads((folder / "student/training.json").read_bytes()))
     assert found is not None
     return found
@@ -70,8 +69,16 @@ def summary_of(folder: Path) -> TrainSummary:
 
 @pytest.mark.slow
 def test_two_processes_agree_on_smaller_pieces(base: Path, tmp_path: Path) -> None:
-    """One has no room for four rows: both go on with two, and the losses are those of one."""
+    """One has no room for four rows: both go on with two, and the losses are those of one, in
+    preference training too."""
+    pairs = [
+        {"prompt": f"Say {word}", "chosen": f"{word}.", "rejected": "No, I will not say that."}
+        for word in ("warm", "stone", "otter", "five", "geese", "blue", "salt", "ships")
+    ]
+    data = tmp_path / "pairs.jsonl"
+    data.write_bytes(b"\n".join(map(orjson.dumps, pairs)))
     settings: dict[str, Any] = {
+        "preference": {"data": str(data), "learning_rate": 1e-3, "epochs": 2.0},
         "epochs": 2, "merge": False, "batch_size": 8, "lora_dropout": 0.0,
     }  # fmt: skip
     alone = train_student(make_run(tmp_path / "one", base, student=settings))
@@ -82,8 +89,13 @@ def test_two_processes_agree_on_smaller_pieces(base: Path, tmp_path: Path) -> No
     together = summary_of(folder)
     assert together.actual.micro_batch_size == 2
     assert [note for note in together.notes if "with 4 examples per forward pass" in note]
+    assert [note for note in together.notes if "preference: memory ran out with 2" in note]
     assert [step.loss for step in together.losses] == pytest.approx(
         [step.loss for step in alone.losses], rel=1e-4
+    )
+    (mine,), (expected,) = together.later, alone.later
+    assert [step.loss for step in mine.losses] == pytest.approx(
+        [step.loss for step in expected.losses], rel=5e-3
     )
 
 

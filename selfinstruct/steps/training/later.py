@@ -117,6 +117,7 @@ def go_on(
                 source=stage.source,
                 records=len(stage.rows),
                 losses=fitted.losses,
+                notes=[f"{stage.kind}: {note}" for note in fitted.notes],
             )
         )
     return model, done

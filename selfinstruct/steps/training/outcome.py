@@ -86,6 +86,7 @@ def summarize(
             *fitted.notes,
             *best_note(fitted.best_step, len(fitted.losses)),
             *notes,
+            *(note for one in later for note in one.notes),
         ],
         versions=versions(),
         fingerprint=fingerprint,

@@ -33,13 +33,15 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
 class Later(msgspec.Struct, frozen=True, kw_only=True):
     """One training after fine-tuning.
 
-    `source` is the teacher or the file of pairs, `records` the prompts or pairs it had.
+    `source` is the teacher or the file of pairs, `records` the prompts or pairs it had. `notes` say
+    what was changed on the way.
     """
 
     kind: Literal["distillation", "preference"]
     source: str
     records: int
     losses: list[StepLog]
+    notes: list[str] = []
 
 
 class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
