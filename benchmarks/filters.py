@@ -121,6 +121,14 @@ def made(found: Findings, quick: bool) -> None:
     found.note(**said)
 
 
+def weak(found: Findings, quick: bool) -> None:
+    """Every rule on the answers of a very small model, which are made once, into build/."""
+    said = drive("weak", 40 if quick else 400).said
+    table(f"Faults in {said['rows']} answers of SmolLM2-135M-Instruct", said["rules"])
+    print(f"  {said['cut_by_the_limit']} were cut by the limit; what was found: build/weak-*.txt")
+    found.note(**said)
+
+
 def select(found: Findings, quick: bool) -> None:
     """Every way to choose that looks at embeddings or topics, on all of Alpaca's rows."""
     count = 2_000 if quick else 52_002
@@ -241,6 +249,7 @@ PARTS: dict[str, Callable[[Findings, bool], None]] = {
     "semantic": semantic,
     "roots": roots,
     "made": made,
+    "weak": weak,
     "select": select,
     "junk": junk,
     "faults": faults,

@@ -11,6 +11,7 @@ import filters_made
 import filters_meaning
 import filters_pools
 import filters_select
+import filters_weak
 
 Said = dict[str, object]
 
@@ -31,6 +32,7 @@ JOBS: dict[str, Callable[[argparse.Namespace], Said]] = {
     "topics": filters_select.by_topic,
     "made_faults": filters_made.made,
     "make": filters_junk.make,
+    "weak": filters_weak.weak,
     "reading": filters_junk.reading,
 }
 
