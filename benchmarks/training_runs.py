@@ -1,9 +1,9 @@
 """One training of the benchmark, as a process of its own; `training.py` starts it.
 
-    python benchmarks/training_runs.py {ours,trl} --model FOLDER --data FILE --count 512
+    python benchmarks/training_runs.py {ours,trl,trl-float32} --model FOLDER --data FILE --count 512
 
-The last line it prints is JSON: what the training took and the loss on held-out records, which both
-trainings measure by the same code.
+The last line it prints is JSON: what the training took and the loss on held-out records. All are
+measured by the same code, in float32, on the base with the adapter that the training saved.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def records(
 
 
 def ours(model_folder: Path, train: list[dict[str, str]], work: Path) -> dict[str, Any]:
-    """`selfinstruct`'s training with `sparse_head`, else the recipe's defaults."""
+    """`selfinstruct`'s training with the recipe's defaults, and TRL's schedule."""
     import torch
 
     from selfinstruct.core.recipe import StudentConfig
@@ -53,32 +53,38 @@ def ours(model_folder: Path, train: list[dict[str, str]], work: Path) -> dict[st
         batch_size=BATCH,
         lora_rank=RANK,
         lora_alpha=ALPHA,
+        scheduler="linear",  # TRL's, to compare losses at the same rate
+        warmup_ratio=0.0,
         device="cpu",
-        sparse_head=True,
     )
     settings = config.model_dump(
         include=set(Plan.__struct_fields__) - {"device", "micro_batch_size"}
     )
     plan = Plan(**settings, micro_batch_size=4, seed=SEED, device="cpu")
     form = StudentFormat(load_tokenizer(model_folder, "base"), "base")
-    examples = form.examples(train, config.max_length).kept
+    examples = form.examples(train, 512).kept
     model = load_model(model_folder, "base", device="cpu", dtype=torch.float32)
     with quiet():
         clock, processor = time.perf_counter(), time.process_time()
         adapted = add_adapter(model, plan)
         adapted, _ = fit(adapted, form.tokenizer, examples, plan, work, "benchmark", lambda: 0.0)
         seconds, cpu_s = time.perf_counter() - clock, time.process_time() - processor
-    return {"seconds": seconds, "cpu_s": cpu_s, "model": adapted, "form": form}
+    adapted.save_pretrained(work / "adapter")
+    return {"seconds": seconds, "cpu_s": cpu_s}
 
 
-def trl(model_folder: Path, train: list[dict[str, str]], work: Path) -> dict[str, Any]:
-    """What a user of TRL writes: SFTTrainer with its defaults, and LoRA on all linear layers."""
+def trl(
+    model_folder: Path, train: list[dict[str, str]], work: Path, **options: Any
+) -> dict[str, Any]:
+    """What a user of TRL writes: SFTTrainer with its defaults, and LoRA on all linear layers.
+
+    Its defaults compute in bfloat16 (`bf16`) and recompute activations.
+    """
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    from selfinstruct.steps.training.format import StudentFormat, asked
-    from selfinstruct.steps.training.loading import load_tokenizer
+    from selfinstruct.steps.training.format import asked
 
     rows = [
         {
@@ -94,10 +100,10 @@ def trl(model_folder: Path, train: list[dict[str, str]], work: Path) -> dict[str
             num_train_epochs=1,
             learning_rate=LEARNING_RATE,
             per_device_train_batch_size=BATCH,  # its default
-            use_cpu=True,
-            bf16=False,  # its default on a CPU is an error
+            use_cpu=True,  # without it, its default of bfloat16 is an error
             report_to="none",
             seed=SEED,
+            **options,
         ),
         train_dataset=Dataset.from_list(rows),
         peft_config=LoraConfig(
@@ -107,30 +113,54 @@ def trl(model_folder: Path, train: list[dict[str, str]], work: Path) -> dict[str
     clock, processor = time.perf_counter(), time.process_time()
     trainer.train()
     seconds, cpu_s = time.perf_counter() - clock, time.process_time() - processor
+    trainer.save_model(str(work / "adapter"))
+    return {"seconds": seconds, "cpu_s": cpu_s}
+
+
+def trl_float32(model_folder: Path, train: list[dict[str, str]], work: Path) -> dict[str, Any]:
+    """The same in float32, as a user does whom the error above told of `bf16=False`."""
+    return trl(model_folder, train, work, bf16=False)
+
+
+WHATS = {"ours": ours, "trl": trl, "trl-float32": trl_float32}
+
+
+def measured(
+    model_folder: Path, adapter: Path, train: list[dict[str, str]], held_out: list[dict[str, str]]
+) -> dict[str, float]:
+    """Tokens trained on, and the loss of base and adapter on `held_out`, in float32."""
+    import torch
+
+    from selfinstruct.steps.training.adapters import load_adapter
+    from selfinstruct.steps.training.format import StudentFormat
+    from selfinstruct.steps.training.loading import load_model, load_tokenizer
+    from selfinstruct.steps.training.measures import mean_loss
+
     form = StudentFormat(load_tokenizer(model_folder, "base"), "base")
-    return {"seconds": seconds, "cpu_s": cpu_s, "model": trainer.model, "form": form}
+    base = load_model(model_folder, "base", device="cpu", dtype=torch.float32)
+    examples, tested = form.examples(train, 512).kept, form.examples(held_out, 512).kept
+    pad = form.tokenizer.pad_token_id
+    return {
+        "tokens": sum(example.length for example in examples),
+        "answer_tokens": sum(example.learned for example in examples),
+        "held_out_loss": mean_loss(load_adapter(base, adapter).eval(), tested, pad_id=pad),
+    }
 
 
 def main() -> None:
     """Train, measure, and print what came of it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("ours", "trl"))
+    parser.add_argument("what", choices=WHATS)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--held-out", type=int, required=True)
     given = parser.parse_args()
     train, held_out = records(given.data, given.count, given.held_out)
-    with tempfile.TemporaryDirectory() as work:
-        done = {"ours": ours, "trl": trl}[given.what](given.model, train, Path(work))
-    from selfinstruct.steps.training.measures import mean_loss
-
-    form, model = done.pop("form"), done.pop("model").eval()
-    examples = form.examples(train, 512).kept
-    done["tokens"] = sum(example.length for example in examples)
-    done["answer_tokens"] = sum(example.learned for example in examples)
-    tested = form.examples(held_out, 512).kept
-    done["held_out_loss"] = mean_loss(model, tested, pad_id=form.tokenizer.pad_token_id)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        done = WHATS[given.what](given.model, train, work)
+        done |= measured(given.model, work / "adapter", train, held_out)
     print(json.dumps(done))
 
 

@@ -21,3 +21,11 @@ def start_fake_server() -> Iterator[Callable[..., Running]]:
 def fake_server(start_fake_server: Callable[..., Running]) -> Running:
     """A fake server that behaves: no latency, no faults."""
     return start_fake_server()
+
+
+@pytest.fixture
+def float32_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor without bfloat16: equal trainings are then equal to many digits."""
+    from selfinstruct.steps.training import runtime
+
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda: False)

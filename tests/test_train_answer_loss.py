@@ -149,6 +149,7 @@ def test_other_calls_are_the_models_own(base: Path) -> None:
     assert out.shape[1] > 8
 
 
+@pytest.mark.usefixtures("float32_processor")
 def test_a_training_takes_the_same_steps_with_it(base: Path, tmp_path: Path) -> None:
     """`sparse_head` changes the work and not the losses, padding and accumulation included."""
     import msgspec

@@ -197,6 +197,7 @@ def test_examples_that_would_see_each_other(bases: Path, tmp_path: Path) -> None
     assert "set it to auto or false" in str(error.value)
 
 
+@pytest.mark.usefixtures("float32_processor")
 @pytest.mark.parametrize("sparse", [False, True])
 def test_packing_changes_no_loss(bases: Path, tmp_path: Path, sparse: bool) -> None:
     """The same steps and losses, no position of padding; accumulation and a short end included."""
@@ -324,6 +325,7 @@ def test_a_kill_with_workers_and_packing(tmp_path: Path) -> None:
 
 
 # PyTorch's compiler imports what PyTorch deprecates.
+@pytest.mark.usefixtures("float32_processor")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.slow
 def test_compiled_training(bases: Path, tmp_path: Path) -> None:

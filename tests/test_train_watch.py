@@ -147,6 +147,7 @@ def test_patience_counts_from_the_best(losses: list[float], patience: int) -> No
 # -- memory runs out -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("float32_processor")
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_step_is_done_again_in_pieces(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

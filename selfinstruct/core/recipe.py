@@ -533,9 +533,9 @@ class StudentConfig(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     merge: bool = True
     """Also write the student as one model, adapter merged."""
-    sparse_head: bool = False
+    sparse_head: bool = True
     """On a processor, run the output layer only where an answer's token is predicted: the same loss
-    for less work. `--plan` does not count with it: it takes less memory and time than foreseen."""
+    for less work. A model that scales its logits keeps TRL's own loss."""
     attention: Literal[
         "auto", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"
     ] = "auto"

@@ -81,7 +81,7 @@ from selfinstruct.steps.training.trackers import check_trackers
 from selfinstruct.steps.training.trainer import SUPERVISED, Aside, fit
 
 STAGE = "train"
-FORMAT = 1  # raise it when the same settings and records are to give another student
+FORMAT = 2  # raise it when the same settings and records are to give another student
 # Settings that change what a training costs or leaves behind, not what the student learns.
 NOT_LEARNED = ("base", "save_steps", "merge", "gpu_hour_price", "report_to", "dataloader_workers")
 # Seconds for which the processor is timed before a training; asked for alone, the plan takes more.
@@ -265,6 +265,8 @@ class _Training:
             recompute=None if plan.recompute == "auto" else plan.recompute,
             optimizer=plan.optimizer,
             throughput=plan.throughput,
+            sparse_head=plan.sparse_head,
+            answers=sum(example.learned for example in examples.kept) / sum(lengths),
         )
         price = from_dollars(self.config.gpu_hour_price)
         return foresee(model, job, room, hour_price=price, calibration=calibration)

@@ -155,9 +155,13 @@ def _student(
     offered: bool,
 ) -> Fit:
     rows, length = batch
-    training = training_memory(
-        shape.size, method, device, rows=rows, length=length, rank=LORA_RANK
-    ).total
+    # Whether this processor computes in bfloat16 is not asked, as that would import PyTorch.
+    training = max(
+        training_memory(
+            shape.size, method, device, rows=rows, length=length, rank=LORA_RANK, mixed=mixed
+        ).total
+        for mixed in (False, True)
+    )
     merging = merging_memory(shape.size, method, device)
     notes = [] if offered else ["not a method of recipes yet"]
     need = max(training, merging)

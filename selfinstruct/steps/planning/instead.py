@@ -52,6 +52,9 @@ def _count(
         rank=job.rank,
         recompute=job.recompute if recompute is None else recompute,
         optimizer=job.optimizer,
+        mixed=room.mixed,
+        sparse_head=job.sparse_head and model.plain_head,
+        answers=job.answers,
         shards=shards or (room.processes if room.sharded else 1),
     )
 

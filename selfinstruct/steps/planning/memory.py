@@ -2,7 +2,7 @@
 
     weights      4 bytes a parameter; LoRA on CUDA 2 (bfloat16); QLoRA 0.516 for the linear maps
                  (4-bit NF4 with double quantization, Dettmers et al. 2023) and 2 for the rest; an
-                 adapter's own 4 on top
+                 adapter's own 4 on top; on a processor that computes in bfloat16, 2 for its copies
     gradients    4 a trained parameter
     optimizer    8 a trained parameter: Adam's two moments; 2.1 in 8 bits
     activations  what each layer keeps for its gradient, proportional to what goes into and comes
@@ -29,11 +29,15 @@ Optimizer = Literal["adamw", "adamw_8bit"]
 
 RECOMPUTE_ABOVE = 10**9  # the trainer's own limit
 TILE = 32_768
+# Positions whose logits are held at a time on a processor, and the bytes of each logit.
+ROWS, ANSWERS = 256, 12
 # Of the memory there is, this much can be had: the rest is the system's, or fragmentation.
 USABLE: dict[Device, float] = {"cpu": 0.85, "mps": 0.7, "cuda": 0.92}
 OVERHEAD: dict[Device, int] = {"cpu": int(0.55 * GIB), "mps": int(0.55 * GIB), "cuda": GIB}
 # Two bytes a parameter, and two scales for each block of 256 (Dettmers et al. 2021).
 MOMENTS: dict[Optimizer, float] = {"adamw": 8, "adamw_8bit": 2.1}
+# What a processor compiles for products in bfloat16 of many shapes.
+KERNELS = int(0.1 * GIB)
 # Elements kept for each element that goes into or comes out of a linear map.
 KEPT = 1.85
 
@@ -65,6 +69,9 @@ def training_memory(
     recompute: bool | None = None,
     optimizer: Optimizer = "adamw",
     shards: int = 1,
+    mixed: bool = False,
+    sparse_head: bool = True,
+    answers: float = 1.0,
 ) -> Memory:
     """The peak of one process while it trains.
 
@@ -78,14 +85,18 @@ def training_memory(
         recompute: whether activations are recomputed; the trainer's rule where not given.
         optimizer: what keeps its moments.
         shards: processes that share weights, gradients and states (FSDP, ZeRO-3).
+        mixed: whether a processor computes in bfloat16; a GPU is taken to.
+        sparse_head: whether a processor runs the output layer on answers alone.
+        answers: the share of tokens that are answers.
     """
+    mixed = device == "cuda" or (mixed and method != "qlora")
     trained = model.parameters if method == "full" else model.adapter(rank)
     weights = weight_bytes(model, method, device)
     if method != "full":
         weights += 4 * trained
-    elif device == "cuda":
-        weights += 2 * model.parameters  # autocast's copies
-    tokens, size = rows * length, 2 if device == "cuda" else 4
+    if mixed and (method == "full" or device == "cpu"):  # copies of what is multiplied
+        weights += 2 * (model.parameters if method == "full" else model.linear)
+    tokens, size = rows * length, 2 if mixed else 4
     kept = KEPT * model.ends / model.layers * tokens * size
     if model.stored_scores:
         kept += 2 * rows * model.heads * length * length * size
@@ -93,15 +104,20 @@ def training_memory(
         activations = kept + model.layers * model.hidden * tokens * size
     else:
         activations = model.layers * kept
-    tiles = 2 if device == "cuda" else 8  # the GPU's kernel is fused; both were measured on TRL's
-    loss = min(tokens, 4096) * min(model.vocabulary, TILE) * size * tiles
+    if device == "cpu" and sparse_head:
+        loss = ANSWERS * min(int(answers * tokens), ROWS) * model.vocabulary
+        loss += 2 * model.head if mixed else 0
+    else:
+        tiles = 2 if device == "cuda" else 8  # the GPU's kernel is fused; measured on TRL's
+        loss = min(tokens, 4096) * min(model.vocabulary, TILE) * (2 if device == "cuda" else 4)
+        loss *= tiles
     return Memory(
         weights=weights // shards,
         gradients=4 * trained // shards,
         optimizer=int(MOMENTS[optimizer] * trained / shards),
         activations=int(activations),
         loss=loss,
-        overhead=OVERHEAD[device],
+        overhead=OVERHEAD[device] + (KERNELS if mixed and device == "cpu" else 0),
     )
 
 

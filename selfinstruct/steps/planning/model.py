@@ -15,6 +15,7 @@ class ModelSize(msgspec.Struct, frozen=True, kw_only=True):
     `linear` are the parameters of all linear maps but the head, `ends` the sum of what goes in and
     comes out of each (a LoRA adapter of rank r has r * `ends` parameters). `layers` counts encoder
     and decoder together. `stored_scores`: attention keeps its matrix of scores for the gradient.
+    `plain_head`: logits are the output layer's product and nothing more.
     """
 
     parameters: int
@@ -26,6 +27,7 @@ class ModelSize(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: int
     encoder_decoder: bool = False
     stored_scores: bool = False
+    plain_head: bool = True
 
     @property
     def head(self) -> int:
@@ -44,6 +46,8 @@ def measure_model(folder: Path, name: str) -> ModelSize:
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    from selfinstruct.steps.training.answer_loss import has_plain_head
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -68,6 +72,7 @@ def measure_model(folder: Path, name: str) -> ModelSize:
         vocabulary=int(embeddings.num_embeddings),
         encoder_decoder=both,
         stored_scores=not getattr(model, "_supports_sdpa", False),
+        plain_head=not both and has_plain_head(model),
     )
 
 

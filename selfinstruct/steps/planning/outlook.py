@@ -46,13 +46,17 @@ DRAWN = 0.85
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a training would run: each of `processes` has `memory` bytes; `name` is the GPU's."""
+    """Where a training would run: each of `processes` has `memory` bytes; `name` is the GPU's.
+
+    `mixed`: a processor that computes in bfloat16.
+    """
 
     device: Device
     memory: int
     name: str = ""
     processes: int = 1
     sharded: bool = False
+    mixed: bool = False
 
     @property
     def usable(self) -> int:
@@ -63,7 +67,8 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What would be trained: the settings, and the tokens of each example in training order.
 
-    `recompute` and `micro_batch_size` are None where they are to be chosen.
+    `recompute` and `micro_batch_size` are None where they are to be chosen. `answers` is the share
+    of tokens with loss.
     """
 
     method: Method
@@ -76,6 +81,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     recompute: bool | None = None
     optimizer: Optimizer = "adamw"
     throughput: Throughput = Throughput()
+    sparse_head: bool = True
+    answers: float = 1.0
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,12 +150,24 @@ def foresee(
     speed = (
         gpu_speed(room.name, model)
         if room.device == "cuda"
-        else processor_speed(model, min(ENOUGH_TOKENS["cpu"], _tokens(batches[0])), calibration)
+        else processor_speed(
+            model,
+            min(ENOUGH_TOKENS["cpu"], _tokens(batches[0])),
+            calibration,
+            mixed=room.mixed and job.method != "qlora",
+        )
     )
     seconds = None
     if speed is not None:
         mine = batches[:: room.processes]
-        seconds = training_seconds(model, job.method, mine, speed, recompute=recompute)
+        seconds = training_seconds(
+            model,
+            job.method,
+            mine,
+            speed,
+            recompute=recompute,
+            answers=job.answers if job.sparse_head and model.plain_head else None,
+        )
     fits = memory.total <= room.usable
     return Outlook(
         method=job.method,
@@ -252,6 +271,9 @@ def _memory(model: ModelSize, job: Job, room: Room, rows: int, length: int) -> M
         recompute=job.recompute,
         optimizer=job.optimizer,
         shards=room.processes if room.sharded else 1,
+        mixed=room.mixed,
+        sparse_head=job.sparse_head and model.plain_head,
+        answers=job.answers,
     )
 
 

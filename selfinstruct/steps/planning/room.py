@@ -18,6 +18,8 @@ def find_room(device: str, processes: int, *, sharded: bool = False) -> Room:
     """
     import torch
 
+    from selfinstruct.steps.training.runtime import training_dtype
+
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
 
     kind: Device = "cuda" if device == "cuda" else "mps" if device == "mps" else "cpu"
@@ -28,7 +30,10 @@ def find_room(device: str, processes: int, *, sharded: bool = False) -> Room:
         size, name = int(least.total_memory), str(least.name)
     else:
         size, name = machine.memory()[0] // local, ""
-    return Room(device=kind, memory=size, name=name, processes=processes, sharded=sharded)
+    mixed = kind == "cpu" and not sharded and training_dtype("cpu") is torch.bfloat16
+    return Room(
+        device=kind, memory=size, name=name, processes=processes, sharded=sharded, mixed=mixed
+    )
 
 
 def is_sharded(environ: Mapping[str, str] = os.environ) -> bool:

@@ -21,21 +21,26 @@ from selfinstruct.steps.planning.model import ModelSize
 # The share of a GPU's peak that a large model reaches, assumed; a narrow one cannot fill the GPU.
 GPU_SHARE = 0.4
 FULL_WIDTH = 4096
-# What a processor spends beside products of matrices, in products' time, and on each layer's calls
-# for each micro-batch, in seconds; both measured with this trainer. The loss computes the head's
-# rows once more for their gradient and passes over the logits several times: as much again.
-CPU_BESIDE = 1.3
+# What a processor takes over products of matrices alone, in float32 and in bfloat16, whose products
+# are faster and the rest as slow; and on each layer's calls for each micro-batch, in seconds. All
+# were measured with this trainer. TRL's loss computes the head's rows once more for their gradient
+# and passes over the logits several times: as much again.
+CPU_BESIDE, CPU_BESIDE_MIXED = 1.3, 2.0
 CPU_HEAD = 2.0
 CPU_LAYER_SECONDS = 0.0006
 CALIBRATION_SECONDS = 0.4
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """Operations a second of one process, and where the figure is from."""
+    """Operations a second of one process, and where the figure is from.
+
+    `mixed`: of a processor's products in bfloat16.
+    """
 
     flops: float
     source: Literal["measured on this processor", "assumed share of the GPU's peak"]
     peak: float | None = None
+    mixed: bool = False
 
 
 def step_flops(model: ModelSize, method: Method, rows: int, length: int) -> float:
@@ -63,24 +68,29 @@ def gpu_speed(name: str, model: ModelSize) -> Speed | None:
     return Speed(found.flops * share, "assumed share of the GPU's peak", found.flops)
 
 
-def processor_speed(model: ModelSize, tokens: int, seconds: float = CALIBRATION_SECONDS) -> Speed:
+def processor_speed(
+    model: ModelSize, tokens: int, seconds: float = CALIBRATION_SECONDS, *, mixed: bool = False
+) -> Speed:
     """What this processor reaches on products of the size of `model`'s, timed for `seconds`.
+
+    They are in bfloat16 where it trains in `mixed` precision, else in float32.
 
     The linear maps of a layer and a tile of the head are timed apart and weighed by their share.
     """
     mean = max(1, model.linear // model.layers // (4 * model.hidden))
-    layer = _rate(tokens, model.hidden, mean, seconds / 2)
-    head = _rate(tokens, model.hidden, min(model.vocabulary, 8192), seconds / 2)
+    layer = _rate(tokens, model.hidden, mean, seconds / 2, mixed)
+    head = _rate(tokens, model.hidden, min(model.vocabulary, 8192), seconds / 2, mixed)
     operations = model.linear + model.head
     took = model.linear / layer + model.head / head
-    return Speed(operations / took, "measured on this processor")
+    return Speed(operations / took, "measured on this processor", mixed=mixed)
 
 
-def _rate(rows: int, inner: int, columns: int, seconds: float) -> float:
-    """Operations a second of float32 products of these sizes, the fastest of those timed."""
+def _rate(rows: int, inner: int, columns: int, seconds: float, mixed: bool) -> float:
+    """Operations a second of products of these sizes, the fastest of those timed."""
     import torch
 
-    left, right = torch.randn(rows, inner), torch.randn(inner, columns)
+    dtype = torch.bfloat16 if mixed else torch.float32
+    left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
     best, end = float("inf"), time.monotonic() + seconds
     torch.mm(left, right)
     while True:
@@ -98,14 +108,20 @@ def training_seconds(
     speed: Speed,
     *,
     recompute: bool,
+    answers: float | None = 1.0,
 ) -> float:
-    """Seconds for one process to train on `batches`, micro-batches as (rows, length)."""
+    """Seconds for one process to train on `batches`, micro-batches as (rows, length).
+
+    `answers` is the share of tokens that a processor runs the output layer on; None for TRL's loss,
+    which runs on all of them.
+    """
     operations = sum(step_flops(model, method, rows, length) for rows, length in batches)
     if recompute:
         operations *= 1 + forward_share(method)
     if speed.peak is not None:
         return operations / speed.flops
     tokens = sum(rows * length for rows, length in batches)
-    operations += (CPU_HEAD - 1) * (3 if method == "full" else 2) * 2 * model.head * tokens
+    over = CPU_HEAD if answers is None else answers
+    operations += (over - 1) * (3 if method == "full" else 2) * 2 * model.head * tokens
     calls = len(batches) * model.layers * CPU_LAYER_SECONDS * (1.5 if recompute else 1)
-    return operations / speed.flops * CPU_BESIDE + calls
+    return operations / speed.flops * (CPU_BESIDE_MIXED if speed.mixed else CPU_BESIDE) + calls

@@ -38,7 +38,7 @@ def add_answer_head(model: Any) -> bool:
     import torch
 
     own = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not _is_plain(own):
+    if not has_plain_head(own):
         return False
     forward = own.forward
     # Its shapes depend on the labels: torch.compile is to leave it as it is.
@@ -55,7 +55,8 @@ def add_answer_head(model: Any) -> bool:
     return True
 
 
-def _is_plain(model: Any) -> bool:
+def has_plain_head(model: Any) -> bool:
+    """Whether the logits of a causal `model` are its output layer's product and nothing more."""
     import torch
 
     config = model.config.get_text_config()
@@ -70,8 +71,13 @@ def _is_plain(model: Any) -> bool:
 
 def _summed_loss(hidden: Any, labels: Any, head: Any) -> Any:
     """Sum of the losses where `labels` is not -100; zero, with a gradient, where it always is."""
-    learned = labels != -100
-    return _function().apply(hidden[learned], head.weight, head.bias, labels[learned])
+    import torch
+
+    learned, place = labels != -100, hidden.device.type
+    mixed = torch.is_autocast_enabled(place)
+    dtype = torch.get_autocast_dtype(place) if mixed else hidden.dtype
+    with torch.autocast(place, enabled=False):  # the weight is cast once, not for each tile
+        return _function().apply(hidden[learned], head.weight, head.bias, labels[learned], dtype)
 
 
 @cache
@@ -85,16 +91,17 @@ def _function() -> Any:
 
     class SummedLoss(torch.autograd.Function):  # type: ignore[misc]  # the library is untyped
         @staticmethod
-        def forward(ctx: Any, hidden: Any, weight: Any, bias: Any, labels: Any) -> Any:
+        def forward(ctx: Any, hidden: Any, weight: Any, bias: Any, labels: Any, dtype: Any) -> Any:
             total = hidden.new_zeros((), dtype=torch.float32)
             wanted = ctx.needs_input_grad[:3]
             grads = [
                 torch.zeros_like(value) if needed and value is not None else None
                 for value, needed in zip((hidden, weight, bias), wanted, strict=True)
             ]
+            matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
             for start in range(0, len(labels), TILE):
-                rows, ids = hidden[start : start + TILE], labels[start : start + TILE]
-                logits = torch.nn.functional.linear(rows, weight, bias).float()
+                rows, ids = hidden[start : start + TILE].to(dtype), labels[start : start + TILE]
+                logits = torch.nn.functional.linear(rows, matrix, offset).float()
                 sums = logits.logsumexp(-1, keepdim=True)
                 chosen = ids.unsqueeze(-1)
                 total += (sums - logits.gather(-1, chosen)).sum()
@@ -103,11 +110,13 @@ def _function() -> Any:
                 # Softmax less the label's one: the gradient by the logits.
                 slopes = logits.sub_(sums).exp_()
                 slopes.scatter_add_(-1, chosen, slopes.new_full(chosen.shape, -1.0))
-                slopes = slopes.to(hidden.dtype)
+                slopes = slopes.to(dtype)
                 if grads[0] is not None:
-                    grads[0][start : start + TILE] = slopes @ weight
-                if grads[1] is not None:
+                    grads[0][start : start + TILE] = slopes @ matrix
+                if grads[1] is not None and weight.dtype == dtype:
                     grads[1].addmm_(slopes.T, rows)
+                elif grads[1] is not None:  # tiles add up in the weight's own precision
+                    grads[1] += slopes.T @ rows
                 if grads[2] is not None:
                     grads[2] += slopes.sum(0)
             ctx.grads = grads
@@ -117,6 +126,6 @@ def _function() -> Any:
         def backward(ctx: Any, *outer: Any) -> Any:
             # In place: that of the head is as large as the head. They serve once.
             grads, ctx.grads = ctx.grads, ()
-            return *(None if g is None else g.mul_(outer[0]) for g in grads), None
+            return *(None if g is None else g.mul_(outer[0]) for g in grads), None, None
 
     return SummedLoss

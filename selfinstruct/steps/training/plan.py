@@ -40,7 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     save_steps: int
     seed: int
     device: str
-    sparse_head: bool = False
+    sparse_head: bool = True
     recompute: bool | Literal["auto"] = "auto"
     optimizer: Optimizer = "adamw"
     throughput: Throughput = Throughput()

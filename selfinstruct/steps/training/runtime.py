@@ -52,6 +52,9 @@ def prepare_process() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # the same for LLVM's and Intel's OpenMP
+    # Products in bfloat16 are compiled for each length of batch, and kept: by default to 0.9 GiB.
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "128")  # PyTorch's
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["DO_NOT_TRACK"] = "1"
     # The environment is read at import, which may lie behind us.
@@ -138,6 +141,26 @@ def compute_dtype(device: str) -> Any:
     if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+def training_dtype(device: str) -> Any:
+    """The dtype that training computes in: `compute_dtype`; bfloat16 on a processor that has it."""
+    import torch
+
+    if device == "cpu":
+        return torch.bfloat16 if has_bfloat16() else torch.float32
+    return compute_dtype(device)
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for products in bfloat16; without, it imitates them.
+
+    Only one of x86 is asked.
+    """
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def weight_dtype(device: str, *, trained: bool) -> Any:

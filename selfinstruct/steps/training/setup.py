@@ -39,12 +39,10 @@ Build = Callable[[Setup], Any]
 
 
 def shared_arguments(
-    plan: Plan, steps: int, checkpoints: Path, *, recompute: bool
+    plan: Plan, steps: int, checkpoints: Path, *, recompute: bool, dtype: Any
 ) -> dict[str, Any]:
     """Keyword arguments of `transformers.TrainingArguments` that every kind of training takes."""
     import torch
-
-    from selfinstruct.steps.training.runtime import compute_dtype
 
     micro, accumulated = accumulation(plan, process_count())
     return {
@@ -63,7 +61,7 @@ def shared_arguments(
         "seed": plan.seed,
         "data_seed": plan.seed,
         "train_sampling_strategy": "sequential",  # the order is ours
-        "bf16": compute_dtype(plan.device) is torch.bfloat16,
+        "bf16": dtype is torch.bfloat16,
         "use_cpu": plan.device == "cpu",
         "gradient_checkpointing": None,  # TRL's default; deprecated in favour of the next
         "activation_checkpointing": recompute,

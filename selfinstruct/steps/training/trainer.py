@@ -23,6 +23,7 @@ from selfinstruct.steps.training.adapters import trainable
 from selfinstruct.steps.training.checkpoints import last_complete, writing
 from selfinstruct.steps.training.halving import Halving, is_out_of_memory
 from selfinstruct.steps.training.held_out import HeldOut, Measured, best_of
+from selfinstruct.steps.training.mixed import mixed_precision
 from selfinstruct.steps.training.plan import (
     Plan,
     StepLog,
@@ -35,7 +36,12 @@ from selfinstruct.steps.training.plan import (
 from selfinstruct.steps.training.preference import Pair
 from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.rehearsal import largest
-from selfinstruct.steps.training.runtime import peak_memory, reset_peak
+from selfinstruct.steps.training.runtime import (
+    compute_dtype,
+    peak_memory,
+    reset_peak,
+    training_dtype,
+)
 from selfinstruct.steps.training.setup import Build, Setup, shared_arguments
 from selfinstruct.steps.training.watch import Watch, measurements, step_logs, timing, watcher
 
@@ -127,7 +133,7 @@ def fit(
     lengths = [lengths[at] for at in order]
     steps = step_count(len(order), plan.batch_size)
     trained, total = trainable(model)
-    halving = Halving()
+    halving, supervised = Halving(), build in SUPERVISED.values()
     with Meter(gpus=plan.device == "cuda") as meter:
         watch = Watch(
             plan=plan,
@@ -146,7 +152,9 @@ def fit(
             halving=halving,
         )
         recompute = total > RECOMPUTE_ABOVE if plan.recompute == "auto" else plan.recompute
-        arguments = shared_arguments(plan, steps, checkpoints, recompute=recompute)
+        # What follows fine-tuning compares with models held apart, on a processor in float32.
+        dtype = (training_dtype if supervised else compute_dtype)(plan.device)
+        arguments = shared_arguments(plan, steps, checkpoints, recompute=recompute, dtype=dtype)
         arguments |= _reporting(aside)
         if aside.held_out is not None:
             arguments["save_total_limit"] += 1  # the best one's, beside the newest
@@ -162,15 +170,14 @@ def fit(
         with _logs_in(checkpoints.parent / "logs"):
             trainer = build(setup)
         pairs = bool(rows) and isinstance(rows[0], Pair)
-        if (
-            pairs or build in SUPERVISED.values()
-        ):  # answers that are yet to be written are not split
+        if pairs or supervised:  # answers that are yet to be written are not split
             micro = accumulation(plan, process_count())[0]
             most = largest(lengths, micro, packed=plan.throughput.packing)
             halving.attach(trainer, most, pairs=pairs)
         wait_for_all()  # the first process has then removed what is not to be continued
         reset_peak(plan.device)
-        _train(trainer, last_complete(checkpoints, fingerprint), plan)
+        with mixed_precision(model, plan.device, dtype):
+            _train(trainer, last_complete(checkpoints, fingerprint), plan)
         kwh = watch.energy()
     history = trainer.state.log_history
     losses, measured = step_logs(history), measurements(history)
