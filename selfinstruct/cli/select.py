@@ -136,6 +136,7 @@ def _print(summary: Selection, place: Path) -> None:
             table.add_row(name, *shown, f"{found.missing:,}")
         out.print(table)
     if summary.groups:
-        first = ", ".join(f"{name or '(none)'} {n}" for name, n in list(summary.groups.items())[:8])
+        # Topics have commas in their names.
+        first = "; ".join(f"{name or '(none)'} {n}" for name, n in list(summary.groups.items())[:8])
         out.print(f"  {len(summary.groups):,} groups: {first}")
     out.print(f"  {place}")
