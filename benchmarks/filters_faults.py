@@ -25,7 +25,7 @@ from selfinstruct.steps.correctness.asked import asked_value
 from selfinstruct.steps.filters.rules import REASONS, all_checks, all_rules
 from selfinstruct.steps.rules.view import Rule, View
 
-# What people wrote, where rejecting rules should find next to nothing.
+# What people wrote, where rules should find next to nothing.
 BY_PEOPLE = (
     "dolly_3k.jsonl",
     "seed_tasks.jsonl",
@@ -76,7 +76,7 @@ def main() -> None:
             asked_value(view) is not None and bool(rules["wrong_arithmetic"](view))
             for view in views
         ),
-        "by_people": _by_people({n: r for n, r in rules.items() if defaults[n] == "reject"}),
+        "by_people": _by_people(rules),
         "rules": rows,
     }
     print(json.dumps(said))
@@ -92,15 +92,15 @@ def rules_of_all_kinds() -> dict[str, Rule]:
     )
 
 
-def _by_people(rejecting: dict[str, Rule]) -> dict[str, dict[str, int]]:
-    """What the rejecting rules find in texts that people wrote, by file."""
+def _by_people(rules: dict[str, Rule]) -> dict[str, dict[str, int]]:
+    """What the rules find in texts that people wrote, by file."""
     folder = data_folder()
     found: dict[str, dict[str, int]] = {}
     for name in BY_PEOPLE:
         if folder is None or not (folder / name).is_file():
             continue
         views = [view for line in (folder / name).open("rb") for view in _tasks(json.loads(line))]
-        counts = {rule: sum(bool(look(view)) for view in views) for rule, look in rejecting.items()}
+        counts = {rule: sum(bool(look(view)) for view in views) for rule, look in rules.items()}
         whole = {"rows": len(views), "sums": sum(len(list(sums(v.output))) for v in views)}
         found[name] = whole | {rule: number for rule, number in counts.items() if number}
     return found
