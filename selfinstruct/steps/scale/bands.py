@@ -63,12 +63,11 @@ def save_bands(daft: Any, plan: Plan, part: int, texts: Any, level: Level = FIRS
     """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
     from daft.functions import minhash
 
     bands, rows = level.shape(plan.threshold)
-    enough = pa.compute.greater_equal(
-        pa.compute.count_substring(texts["text"], " "), plan.ngram - 1
-    )
+    enough = pc.greater_equal(pc.count_substring(texts["text"], " "), plan.ngram - 1)
     texts = texts.filter(enough)
     (nodes,) = columns(texts, "node")
     signature = minhash(

@@ -74,9 +74,10 @@ def gram_matrix(texts: Any, ngram: int) -> Any:
     """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
     from scipy.sparse import csr_matrix
 
-    words = pa.compute.split_pattern(texts.combine_chunks(), " ")
+    words = pc.split_pattern(texts.combine_chunks(), " ")
     if isinstance(words, pa.ChunkedArray):
         words = words.combine_chunks()
     coded = words.flatten().dictionary_encode()

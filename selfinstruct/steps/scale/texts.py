@@ -76,6 +76,7 @@ def find_distinct(plan: Plan, part: int) -> dict[str, int]:
     `copies` gets the other rows with such a text, and `bands` what `save_bands` says.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     daft = load_daft()
     col = daft.col
@@ -87,7 +88,7 @@ def find_distinct(plan: Plan, part: int) -> dict[str, int]:
     rows = found["rows"].combine_chunks()
     owner = found["node"].combine_chunks().take(rows.value_parent_indices())
     copies = pa.table({"row": rows.flatten(), "node": owner})
-    is_copy = pa.compute.not_equal(copies["row"], pa.compute.divide(copies["node"], plan.parts))
+    is_copy = pc.not_equal(copies["row"], pc.divide(copies["node"], plan.parts))
     copies = copies.filter(is_copy)
     save(plan.file("copies", part), copies, None, 1)
     save_bands(daft, plan, part, table)
