@@ -36,6 +36,8 @@ import os, sys, torch
 from transformers import LlamaModel
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.stages.train import train_student
+from selfinstruct.steps.training import runtime
+runtime.has_bfloat16 = lambda: False
 plain = LlamaModel.forward
 def forward(self, input_ids=None, **rest):
     if os.environ["RANK"] == "1" and len(input_ids) > int(sys.argv[2]):
@@ -67,6 +69,7 @@ def summary_of(folder: Path) -> TrainSummary:
     return found
 
 
+@pytest.mark.usefixtures("float32_processor")
 @pytest.mark.slow
 def test_two_processes_agree_on_smaller_pieces(base: Path, tmp_path: Path) -> None:
     """One has no room for four rows: both go on with two, and the losses are those of one, in

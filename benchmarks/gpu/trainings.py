@@ -214,7 +214,7 @@ def planned(bench: Bench, rows: Sequence[Any], config: Any, throughput: Any) -> 
         method=bench.case.method, rank=RANK, batch_size=bench.batch, micro_batch_size=None,
         lengths=[row.length for row in rows], max_length=bench.length, epochs=1,
         recompute=None if config.recompute == "auto" else config.recompute,
-        optimizer=config.optimizer, throughput=throughput,
+        optimizer=config.optimizer, throughput=throughput, sparse_head=config.sparse_head,
     )  # fmt: skip
     size = measure_model(bench.work, "base")
     return foresee(size, job, find_room(bench.device, 1), calibration=0.01)

@@ -7,13 +7,17 @@ been measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from selfinstruct.core.recipe import EvaluateConfig
 from selfinstruct.steps.planning.room import is_sharded
-from selfinstruct.steps.training.measures import greedy, mean_loss
+from selfinstruct.steps.training.format import StudentFormat
+from selfinstruct.steps.training.measures import greedy, mean_loss, spread
 from selfinstruct.steps.training.plan import process_count
+from selfinstruct.steps.training.records import read_split
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -83,6 +87,45 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
         both = torch.tensor([total, tokens], dtype=torch.float64, device=device)
         dist.all_reduce(both)
         return float(both[0] / both[1])
+
+
+def choose_held_out(
+    dataset: Path,
+    form: StudentFormat,
+    max_length: int,
+    settings: EvaluateConfig,
+    *,
+    every: int,
+    patience: int | None,
+    sampled: bool,
+) -> HeldOut:
+    """What is measured each `every` steps: as many records of the test split as `settings` says.
+
+    Args:
+        dataset: the dataset folder.
+        form: how records are written.
+        max_length: tokens of an example at most.
+        settings: how many records and samples, and how long an answer may be.
+        every, patience: see `HeldOut`.
+        sampled: whether some prompts are answered too.
+
+    Raises `FolderError` where there are no held-out records.
+    """
+    rows = read_split(dataset, "test")
+    rows = [rows[at] for at in spread(len(rows), settings.max_records)]
+    asked = [rows[at] for at in spread(len(rows), settings.samples)] if sampled else []
+    return HeldOut(
+        every=every,
+        patience=patience,
+        examples=form.examples(rows, max_length).kept,
+        asked=[
+            (ids, "\n\n".join(filter(None, [row["instruction"], row["input"]])), row["output"])
+            for row, ids in zip(asked, form.prompt_ids(asked), strict=True)
+        ],
+        tokenizer=form.tokenizer,
+        stop_ids=form.stop_ids,
+        max_new_tokens=settings.max_new_tokens,
+    )
 
 
 def best_of(measured: Sequence[Measured]) -> Measured | None:

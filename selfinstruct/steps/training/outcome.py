@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from selfinstruct.steps.planning.outlook import Outlook
-from selfinstruct.steps.training.base import Base
-from selfinstruct.steps.training.format import StudentFormat
-from selfinstruct.steps.training.lessons import Lessons
+from selfinstruct.steps.training.inputs import Inputs
 from selfinstruct.steps.training.runtime import describe_device, versions
 from selfinstruct.steps.training.summary import Actual, Later, TrainSummary, best_note
 from selfinstruct.steps.training.trainer import Fitted
@@ -16,13 +12,9 @@ _PLACES = {"instruction": "{instruction}", "input": "{input}"}
 
 
 def summarize(
-    base: Base,
-    form: StudentFormat,
-    lessons: Lessons,
+    inputs: Inputs,
     fitted: Fitted,
     *,
-    method: Literal["lora", "qlora", "full"],
-    device: str,
     outlook: Outlook,
     hour_price: int,
     merged_dtype: str | None,
@@ -31,20 +23,22 @@ def summarize(
     seconds: float,
     fingerprint: str,
 ) -> TrainSummary:
-    """The summary of a training on `lessons` that went as `fitted` and `later` say.
+    """The summary of a training on `inputs` that went as `fitted` and `later` say.
 
     Args:
-        base, form, lessons, method, device: what was trained, on what and how.
+        inputs: what was trained, on what and how.
         fitted: how fine-tuning went.
         outlook: what was foreseen for it.
         hour_price: picodollars an hour of this machine.
         merged_dtype: of the merged model, None where there is none.
         later: the trainings that followed.
-        notes: what they had to say.
+        notes: what is to be known besides.
         seconds: over all sessions, everything included.
         fingerprint: of what decides the result.
     """
+    base, method, lessons = inputs.base, inputs.config.method, inputs.lessons
     examples = lessons.examples
+    best = best_note(fitted.best_step, len(fitted.losses))
     return TrainSummary(
         base=base.name,
         base_hub_id=base.hub_id,
@@ -53,7 +47,7 @@ def summarize(
         trainable_params=fitted.trainable_params,
         total_params=fitted.total_params,
         max_length=lessons.max_length,
-        device=describe_device(device),
+        device=describe_device(inputs.device),
         seconds=round(seconds, 1),
         steps=len(fitted.losses),
         epochs=round(fitted.examples_seen / len(examples.kept), 3),
@@ -67,27 +61,32 @@ def summarize(
         held_out=fitted.held_out,
         best_step=fitted.best_step,
         plan=outlook,
-        actual=Actual(
-            micro_batch_size=fitted.micro_batch_size,
-            peak_bytes=fitted.peak_bytes,
-            seconds=round(fitted.seconds, 3),
-            corrected_seconds=fitted.corrected_seconds,
-            cost=round(hour_price * fitted.seconds / 3600),
-            kwh=fitted.kwh,
-        ),
+        actual=actual(fitted, hour_price),
         merged=None if merged_dtype is None else "student/merged",
         merged_dtype=merged_dtype,
         adapter=None if method == "full" else "student/adapter",
-        prompt_format=form.kind,
-        prompt=form.prompt(_PLACES),
+        prompt_format=inputs.form.kind,
+        prompt=inputs.form.prompt(_PLACES),
         later=later,
         notes=[
             *lessons.notes,
             *fitted.notes,
-            *best_note(fitted.best_step, len(fitted.losses)),
+            *best,
             *notes,
             *(note for one in later for note in one.notes),
         ],
         versions=versions(),
         fingerprint=fingerprint,
+    )
+
+
+def actual(fitted: Fitted, hour_price: int) -> Actual:
+    """What fine-tuning took, at `hour_price` picodollars an hour, to be held against the plan."""
+    return Actual(
+        micro_batch_size=fitted.micro_batch_size,
+        peak_bytes=fitted.peak_bytes,
+        seconds=round(fitted.seconds, 3),
+        corrected_seconds=fitted.corrected_seconds,
+        cost=round(hour_price * fitted.seconds / 3600),
+        kwh=fitted.kwh,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from selfinstruct.core.errors import MissingDependency, PrivacyError
 
@@ -37,3 +40,24 @@ def _sends(name: str, environ: Mapping[str, str]) -> bool:
     if name == "wandb":
         return environ.get("WANDB_MODE") not in ("offline", "disabled")
     return name not in LOCAL and bool(environ.get("TRACKIO_SPACE_ID"))
+
+
+def reporting(names: Sequence[str], run: str) -> dict[str, Any]:
+    """Arguments of a trainer's config for the trackers `names`, which call the training `run`."""
+    if not names:
+        return {}
+    return {"report_to": list(names), "run_name": run, "project": "selfinstruct"}
+
+
+@contextlib.contextmanager
+def logs_in(folder: Path) -> Iterator[None]:
+    """Have TensorBoard's files in `folder`, unless the user's environment says where."""
+    name = "TENSORBOARD_LOGGING_DIR"  # read when the trainer is made
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]

@@ -7,8 +7,7 @@ Nothing is random that the seed does not decide, and the order of the data is fi
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from selfinstruct.steps.training.runtime import (
     training_dtype,
 )
 from selfinstruct.steps.training.setup import Build, Setup, shared_arguments
+from selfinstruct.steps.training.trackers import logs_in, reporting
 from selfinstruct.steps.training.watch import Watch, measurements, step_logs, timing, watcher
 
 # Supervised fine-tuning, by what the base is.
@@ -131,13 +131,13 @@ def fit(
     lengths = [row.length for row in rows]
     plan, order = arrange(lengths, plan)
     lengths = [lengths[at] for at in order]
-    steps = step_count(len(order), plan.batch_size)
-    trained, total = trainable(model)
-    halving, supervised = Halving(), build in SUPERVISED.values()
+    sizes, supervised = trainable(model), build in SUPERVISED.values()
+    # What follows fine-tuning compares with models held apart, on a processor in float32.
+    dtype = (training_dtype if supervised else compute_dtype)(plan.device)
     with Meter(gpus=plan.device == "cuda") as meter:
         watch = Watch(
             plan=plan,
-            steps=steps,
+            steps=step_count(len(order), plan.batch_size),
             tokens=_per_step(lengths, plan.batch_size),
             positions=_positions(lengths, plan),
             checkpoints=checkpoints,
@@ -149,49 +149,76 @@ def fit(
             outlook=aside.outlook,
             hour_price=aside.hour_price,
             held_out=aside.held_out,
-            halving=halving,
+            halving=Halving(),
         )
-        recompute = total > RECOMPUTE_ABOVE if plan.recompute == "auto" else plan.recompute
-        # What follows fine-tuning compares with models held apart, on a processor in float32.
-        dtype = (training_dtype if supervised else compute_dtype)(plan.device)
-        arguments = shared_arguments(plan, steps, checkpoints, recompute=recompute, dtype=dtype)
-        arguments |= _reporting(aside)
-        if aside.held_out is not None:
-            arguments["save_total_limit"] += 1  # the best one's, beside the newest
         setup = Setup(
             model=model,
             tokenizer=tokenizer,
             rows=rows,
             order=order,
             plan=plan,
-            arguments=arguments,
+            arguments=_arguments(watch, aside, dtype, parameters=sizes[1]),
             callbacks=[watcher(watch)],
         )
-        with _logs_in(checkpoints.parent / "logs"):
+        with logs_in(checkpoints.parent / "logs"):
             trainer = build(setup)
-        pairs = bool(rows) and isinstance(rows[0], Pair)
-        if pairs or supervised:  # answers that are yet to be written are not split
-            micro = accumulation(plan, process_count())[0]
-            most = largest(lengths, micro, packed=plan.throughput.packing)
-            halving.attach(trainer, most, pairs=pairs)
+        _attach(watch.halving, trainer, lengths, setup, supervised=supervised)
         wait_for_all()  # the first process has then removed what is not to be continued
         reset_peak(plan.device)
         with mixed_precision(model, plan.device, dtype):
             _train(trainer, last_complete(checkpoints, fingerprint), plan)
         kwh = watch.energy()
-    history = trainer.state.log_history
+    fitted = _fitted(trainer, watch, setup, sizes, kwh)
+    return trainer.model, fitted
+
+
+def _arguments(watch: Watch, aside: Aside, dtype: Any, *, parameters: int) -> dict[str, Any]:
+    """Keyword arguments of the trainer's config, for a model of so many parameters that computes in
+    `dtype`."""
+    plan = watch.plan
+    recompute = parameters > RECOMPUTE_ABOVE if plan.recompute == "auto" else plan.recompute
+    arguments = shared_arguments(
+        plan, watch.steps, watch.checkpoints, recompute=recompute, dtype=dtype
+    )
+    arguments |= reporting(aside.report_to, aside.name)
+    if aside.held_out is not None:
+        arguments["save_total_limit"] += 1  # the best one's, beside the newest
+    return arguments
+
+
+def _attach(
+    halving: Halving, trainer: Any, lengths: Sequence[int], setup: Setup, *, supervised: bool
+) -> None:
+    """Have `halving` mend running out of memory, where a micro-batch can be split.
+
+    Answers that are yet to be written cannot be. `lengths` are those of the rows in their order.
+    """
+    pairs = isinstance(setup.rows[0], Pair)
+    if pairs or supervised:
+        micro = accumulation(setup.plan, process_count())[0]
+        most = largest(lengths, micro, packed=setup.plan.throughput.packing)
+        halving.attach(trainer, most, pairs=pairs)
+
+
+def _fitted(
+    trainer: Any, watch: Watch, setup: Setup, sizes: tuple[int, int], kwh: float | None
+) -> Fitted:
+    """Take up the best weights, and say how the training went.
+
+    `sizes` are the parameters that were trained, and those of the whole model.
+    """
+    plan, history, halving = setup.plan, trainer.state.log_history, watch.halving
     losses, measured = step_logs(history), measurements(history)
-    best = _keep_best(trainer, checkpoints, measured)
+    best = _keep_best(trainer, watch.checkpoints, measured)
     seconds, corrected = timing(history, watch)
-    done = min(len(order), len(losses) * plan.batch_size)
+    done = min(len(setup.order), len(losses) * plan.batch_size)
     trainer.model.eval()
-    saved = _gather(trainer, checkpoints / WHOLE) if is_sharded() else None
-    return trainer.model, Fitted(
+    return Fitted(
         losses=losses,
-        trainable_params=trained,
-        total_params=total,
+        trainable_params=sizes[0],
+        total_params=sizes[1],
         examples_seen=done,
-        useful_tokens=sum(rows[at].learned for at in order[:done]),
+        useful_tokens=sum(setup.rows[at].learned for at in setup.order[:done]),
         padded_tokens=sum(watch.positions[: len(losses)]),
         micro_batch_size=-(-accumulation(plan, process_count())[0] // halving.pieces),
         seconds=seconds,
@@ -201,7 +228,7 @@ def fit(
         held_out=measured,
         best_step=best,
         notes=halving.notes,
-        saved=saved,
+        saved=_gather(trainer, watch.checkpoints / WHOLE) if is_sharded() else None,
     )
 
 
@@ -260,27 +287,6 @@ def _gather(trainer: Any, folder: Path) -> Path:
 
 def _added(before: float | None, now: float | None) -> float | None:
     return None if now is None else (before or 0.0) + now
-
-
-def _reporting(aside: Aside) -> dict[str, Any]:
-    """Arguments for the trackers asked for."""
-    if not aside.report_to:
-        return {}
-    return {"report_to": list(aside.report_to), "run_name": aside.name, "project": "selfinstruct"}
-
-
-@contextlib.contextmanager
-def _logs_in(folder: Path) -> Iterator[None]:
-    """Have TensorBoard's files in `folder`, unless the user's environment says where."""
-    name = "TENSORBOARD_LOGGING_DIR"  # read when the trainer is made
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 def _per_step(lengths: list[int], batch_size: int) -> list[int]:

@@ -1,0 +1,172 @@
+"""What a training is made of, found and read before any weight: base, records, form, plan, mark."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from selfinstruct.core.ids import fingerprint
+from selfinstruct.core.money import from_dollars
+from selfinstruct.core.recipe import StudentConfig
+from selfinstruct.steps.planning.model import measure_model
+from selfinstruct.steps.planning.outlook import Job, Outlook, Room, foresee
+from selfinstruct.steps.planning.room import is_sharded
+from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose
+from selfinstruct.steps.privacy import Policy
+from selfinstruct.steps.training.base import Base, find_base
+from selfinstruct.steps.training.format import StudentFormat
+from selfinstruct.steps.training.later import Data
+from selfinstruct.steps.training.lessons import Lessons, prepare
+from selfinstruct.steps.training.loading import (
+    check_vocabulary,
+    context_length,
+    is_encoder_decoder,
+    load_model,
+    load_tokenizer,
+    use_liger,
+)
+from selfinstruct.steps.training.own_data import read_conversations, read_pairs
+from selfinstruct.steps.training.packing import settle
+from selfinstruct.steps.training.plan import Plan, arrange
+from selfinstruct.steps.training.records import read_split
+from selfinstruct.steps.training.runtime import (
+    check_optimizer,
+    choose_device,
+    compute_dtype,
+    weight_dtype,
+)
+
+FORMAT = 2  # raise it when the same settings and records are to give another student
+# Settings that change what a training costs or leaves behind, not what the student learns.
+NOT_LEARNED = ("base", "save_steps", "merge", "gpu_hour_price", "report_to", "dataloader_workers")
+
+
+class Inputs:
+    """What the training of one student on one dataset starts from.
+
+    Args:
+        config: the recipe's student section.
+        dataset: the dataset folder.
+        policy: which hosts may be asked for a base.
+        system: the system message of conversations without one.
+        seed: of every random draw.
+
+    Attributes:
+        rows: the training records.
+        base: what is fine-tuned.
+        form: how records are written for it.
+        device: "cpu", "cuda" or "mps".
+        data: what the trainings after fine-tuning read.
+        plan: the settings; the micro-batch is not known yet where the recipe leaves it open.
+        mark: fingerprint of all that decides what the student learns.
+
+    Raises a `UserError` for what the user can mend.
+    """
+
+    def __init__(
+        self, config: StudentConfig, dataset: Path, policy: Policy, *, system: str, seed: int
+    ) -> None:
+        self.config = config
+        self.rows = read_split(dataset, "train")
+        if config.conversations is not None:
+            self.rows += read_conversations(config.conversations)
+        self.base: Base = find_base(config.base, policy)
+        self.form = StudentFormat(
+            load_tokenizer(self.base.folder, self.base.name),
+            self.base.name,
+            system,
+            encoder=is_encoder_decoder(self.base.folder),
+        )
+        self.device = choose_device(config.device)
+        check_optimizer(config.optimizer, sharded=is_sharded())
+        distilled, preferred = config.distillation, config.preference
+        self.data = Data(
+            teacher=find_base(distilled.teacher, policy) if distilled else None,
+            pairs=read_pairs(preferred.data) if preferred else [],
+        )
+        self.mark = self._mark(seed)
+        self.plan = self._plan(seed)
+
+    @functools.cached_property
+    def lessons(self) -> Lessons:
+        """What is learned; made once it is needed. Raises `UserError` where nothing is left."""
+        context = context_length(self.base.folder)
+        return prepare(self.form, self.rows, self.config.max_length, context)
+
+    def outlook(self, room: Room, calibration: float) -> Outlook:
+        """What training takes in `room`; without a GPU, the processor is timed for so long."""
+        model = measure_model(self.base.folder, self.base.name)
+        scores = self.plan.throughput.chosen == "eager"
+        model = msgspec.structs.replace(model, stored_scores=scores)
+        price = from_dollars(self.config.gpu_hour_price)
+        return foresee(model, self._job(), room, hour_price=price, calibration=calibration)
+
+    def load(self, plan: Plan) -> tuple[Any, Plan, list[str]]:
+        """The base as it is trained, the plan as it can be carried out, and what is to be said.
+
+        Raises `UserError` for a base that cannot be loaded, or packing that it cannot have.
+        """
+        base = self.base
+        model = load_model(
+            base.folder,
+            base.name,
+            device=plan.device,
+            dtype=weight_dtype(plan.device, trained=plan.method == "full"),
+            quantized=plan.method == "qlora",
+            attention=plan.throughput.attention,
+        )
+        check_vocabulary(model, self.form.tokenizer, base.name)
+        if plan.throughput.liger:
+            use_liger(model)
+        plan, notes = settle(model, plan, base.name, insisted=self.config.packing is True)
+        return model, plan, [f"trained with {plan.throughput.words}", *notes]
+
+    def _job(self) -> Job:
+        kept = self.lessons.examples.kept
+        lengths = [example.length for example in kept]
+        plan, order = arrange(lengths, self.plan)
+        chosen = self.config.micro_batch_size
+        return Job(
+            method=self.config.method,
+            rank=self.config.lora_rank,
+            batch_size=plan.batch_size,
+            micro_batch_size=None if chosen == "auto" else chosen,
+            lengths=[lengths[at] for at in order],
+            max_length=self.lessons.max_length,
+            epochs=len(order) / len(lengths),
+            recompute=None if plan.recompute == "auto" else plan.recompute,
+            optimizer=plan.optimizer,
+            throughput=plan.throughput,
+            sparse_head=plan.sparse_head,
+            answers=sum(example.learned for example in kept) / sum(lengths),
+        )
+
+    def _mark(self, seed: int) -> str:
+        settings = self.config.model_dump(mode="json", exclude=set(NOT_LEARNED))
+        learned: Sequence[Any] = [
+            FORMAT, settings, seed, self.base.identity, self.form.tag, self.rows,
+            self.data.pairs, self.data.teacher and self.data.teacher.identity,
+        ]  # fmt: skip
+        return fingerprint(learned)
+
+    def _plan(self, seed: int) -> Plan:
+        chosen = self.config.micro_batch_size
+        return Plan(
+            **self.config.model_dump(
+                include=set(Plan.__struct_fields__) - {"device", "micro_batch_size"}
+            ),
+            micro_batch_size=1 if chosen == "auto" else chosen,  # what fits is not known yet
+            seed=seed,
+            device=self.device,
+            throughput=self._throughput(),
+        )
+
+    def _throughput(self) -> Throughput:
+        """What makes it fast, of what the recipe asks for. Raises `RecipeError`."""
+        asked = self.config.model_dump(include=set(Wanted.__struct_fields__))
+        bf16 = str(compute_dtype(self.device)) == "torch.bfloat16"
+        return choose(self.base.folder, self.base.name, self.device, Wanted(**asked), bf16=bf16)
