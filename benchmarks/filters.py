@@ -123,7 +123,7 @@ def made(found: Findings, quick: bool) -> None:
 
 def weak(found: Findings, quick: bool) -> None:
     """Every rule on the answers of a very small model, which are made once, into build/."""
-    said = drive("weak", 20 if quick else 200).said
+    said = drive("weak", 20 if quick else 400).said
     table(f"Faults in {said['rows']} answers of SmolLM2-135M-Instruct", said["rules"])
     print(f"  {said['cut_by_the_limit']} were cut by the limit; what was found: build/weak.txt")
     found.note(**said)
