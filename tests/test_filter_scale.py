@@ -350,6 +350,7 @@ def files_of(out: Path) -> dict[str, bytes]:
     return {str(one.relative_to(out)): one.read_bytes() for one in out.rglob("*.parquet")}
 
 
+@pytest.mark.timeout(600)
 def test_a_node_that_dies_changes_nothing(tmp_path: Path) -> None:
     """Two Ray nodes, one killed in the middle of a stage: the same bytes as by processes here."""
     pytest.importorskip("ray")
