@@ -84,7 +84,9 @@ class OnRay:
     def close(self) -> None:
         """Leave the cluster; it goes on."""
         self._pipe.close()
-        self._driver.join(30)
+        self._driver.join(10)
+        self._driver.terminate()
+        self._driver.join(10)
         self._driver.kill()
 
 
