@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="Alpaca's alpaca_data.json")
     parser.add_argument("--quick", action="store_true", help="64 records, nothing is written")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="all by default")
+    parser.add_argument("--records", type=int, default=512, help="that are trained on")
     parser.add_argument("--runs", type=int, default=3, help="of each training")
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
     given = parser.parse_args(argv)
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         compare(found, given.data, QUICK, QUICK_HELD_OUT, repeats=1)
     else:
         if "lora" in given.parts:
-            compare(found, given.data, count=512, held_out=64, repeats=given.runs)
+            compare(found, given.data, given.records, held_out=64, repeats=given.runs)
         if "float32" in given.parts:
             beside(found, given.data)
         about = {"machine": machine(), "versions": versions(*PACKAGES)}
