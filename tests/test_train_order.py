@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,14 +47,24 @@ def test_the_order_is_the_seeds() -> None:
 
 def test_batches_share_a_length() -> None:
     """Grouping by length keeps padding low: well below that of a random order."""
-    sizes = [10 + (n * 7919) % 400 for n in range(512)]
+    sizes = random.Random(2).choices(range(10, 500), k=512)
 
     def padded(order: list[int]) -> int:
-        batches = [order[at : at + 8] for at in range(0, len(order), 8)]
-        return sum(len(batch) * max(sizes[index] for index in batch) for batch in batches)
+        batches = [order[at : at + 4] for at in range(0, len(order), 4)]
+        return sum(4 * max(sizes[index] for index in batch) for batch in batches)
 
     order = training_order(sizes, batch_size=8, epochs=1, seed=3)
-    assert padded(order) < 1.2 * sum(sizes)
-    assert padded(list(range(512))) > 1.5 * sum(sizes)
-    firsts = [sizes[order[at]] for at in range(0, 128, 8)]
-    assert firsts != sorted(firsts), "batches of a group come in random order"
+    assert padded(order) < 1.2 * sum(sizes) < 1.3 * sum(sizes) < padded(list(range(512)))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 6, 8, 32])
+def test_steps_hold_several_lengths(batch: int) -> None:
+    """A step is no sample of one length, and within it lengths rise."""
+    sizes = random.Random(2).choices(range(10, 500), k=40 * batch)
+    order = training_order(sizes, batch_size=batch, epochs=1, seed=3)
+    steps = [[sizes[at] for at in order[n : n + batch]] for n in range(0, len(order), batch)]
+    assert all(step == sorted(step) for step in steps)
+    assert steps != sorted(steps), "steps of a group come in random order"
+    if batch >= 6:
+        spans = sorted(step[-1] - step[0] for step in steps)
+        assert spans[len(spans) // 2] > 80

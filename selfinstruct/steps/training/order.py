@@ -1,7 +1,8 @@
 """The order in which examples are trained on: a pure function, so that a resumed run repeats it.
 
-Examples of similar length share an optimizer step, which keeps padding low, while each pass still
-shows every example once and in a new order.
+Examples of similar length lie side by side in an optimizer step, which keeps padding low, while
+each pass still shows every example once and in a new order. A step has examples of several lengths:
+steps of one length each would give the tokens of short answers a larger share in the gradient.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import math
 import random
 from collections.abc import Sequence
 
-# Batches that are sorted by length together: enough to save padding, few enough to keep chance in.
+# Steps that are sorted by length together: enough to save padding, few enough to keep chance in.
 GROUP = 16
+# Examples of similar length that stay together, at most.
+TOGETHER = 4
 
 
 def training_order(
@@ -50,8 +53,13 @@ def training_order(
 def _grouped(
     group: list[int], lengths: Sequence[int], batch_size: int, rng: random.Random
 ) -> list[int]:
-    """`group`, whole batches of it, in batches of similar length that follow in random order."""
+    """`group`, whole steps of it, in steps that are made up of a few examples of each length."""
     ordered = sorted(group, key=lambda index: (lengths[index], index))
-    batches = [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
-    rng.shuffle(batches)
-    return [index for batch in batches for index in batch]
+    size = next(size for size in range(TOGETHER, 0, -1) if batch_size % size == 0)
+    parts = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+    rng.shuffle(parts)
+    mixed = [index for part in parts for index in part]
+    steps = [mixed[at : at + batch_size] for at in range(0, len(mixed), batch_size)]
+    return [
+        index for step in steps for index in sorted(step, key=lambda index: (lengths[index], index))
+    ]
