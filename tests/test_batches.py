@@ -8,7 +8,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
@@ -475,13 +474,12 @@ async def test_a_ledger_without_the_tables_opens(tmp_path: Path) -> None:
         assert open_batches(ledger) == {}
 
 
-async def test_five_thousand_items_take_seconds_and_little_memory(tmp_path: Path) -> None:
+async def test_five_thousand_items_take_little_memory(tmp_path: Path) -> None:
     """Requests and results pass through; memory does not grow with their number."""
     peaks = []
     with server_process() as url:
         for count in (1000, 5000):
             path = tmp_path / f"{count}.db"
-            began = time.monotonic()
             with Ledger(path) as ledger:
                 async with client_of("anthropic", url) as client:
                     tracemalloc.start()
@@ -490,9 +488,7 @@ async def test_five_thousand_items_take_seconds_and_little_memory(tmp_path: Path
                     peaks.append(tracemalloc.get_traced_memory()[1])
                     tracemalloc.stop()
                 assert outcomes(ledger) == {"ok": count}
-            took = time.monotonic() - began
         assert sum(stats(url)["batches"]["items"].values()) == 6000
-    assert took < 10
     # 4,000 more requests of over a kilobyte, and as many replies, would take over 8 MB.
     assert peaks[1] - peaks[0] < 2_000_000, peaks
 

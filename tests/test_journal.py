@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -65,10 +65,11 @@ async def test_a_slow_disk_does_not_hold_up_the_event_loop(
     """While a commit takes long, the loop goes on; what comes meanwhile shares the next one."""
     commits: list[int] = []
     commit = journal_module._commit
+    written = threading.Event()
 
     def slow(connection: sqlite3.Connection, units: list[journal_module._Unit]) -> None:
         commits.append(len(units))
-        time.sleep(0.3)
+        written.wait(60)
         commit(connection, units)
 
     monkeypatch.setattr(journal_module, "_commit", slow)
@@ -80,6 +81,7 @@ async def test_a_slow_disk_does_not_hold_up_the_event_loop(
         await asyncio.sleep(0.005)
         turns += not writes[0].done()
     assert turns == 40  # none of them waited for the first commit
+    written.set()
     await asyncio.gather(*writes)
     assert len(commits) < 5
     assert sum(commits) == len(rows(database)) == 40
