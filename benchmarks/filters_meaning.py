@@ -99,12 +99,9 @@ def semantic(given: argparse.Namespace) -> Said:
     """The filter on Alpaca's rows, and its neighbours beside those of a full comparison."""
     texts = alpaca(given.count)
     items = [
-        Candidate(
-            id=str(at), slot=0, index=0, strategy="",
-            instruction=row["instruction"], input=row["input"], output=row["output"],
-        )
+        Candidate.plain(str(at), row["instruction"], row["input"], row["output"])
         for at, row in enumerate(texts.rows)
-    ]  # fmt: skip
+    ]
     compared = [f"{i.instruction}\n{i.input}" if i.input else i.instruction for i in items]
     begin = time.process_time()
     vectors = MiniLM().embed(compared)

@@ -136,6 +136,19 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     cost: int = 0
 
+    @classmethod
+    def plain(cls, id: str, instruction: str, input: str = "", output: str = "") -> Candidate:
+        """One that no run made, such as a dataset's row, for the filters to look at."""
+        return cls(
+            id=id,
+            slot=0,
+            index=0,
+            strategy="",
+            instruction=instruction,
+            input=input,
+            output=output,
+        )
+
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a candidate.

@@ -215,13 +215,14 @@ def filter_file(
     others = [open_source(path) for path in against]
     read = [file for one in (source, *others) if isinstance(one, Files) for file in one.files]
     outputs = Outputs(out, rejected, fmt, report=report, force=force, read=read)
-    examples = Examples(Columns(columns))
+    examples = None if report is None else Examples(Columns(columns))
     primed = sieve.prime(others)
     with _told(outputs), outputs.writing(source.schema()) as writing:
         for chunk in source.chunks(sieve.judged_columns):
             verdicts = sieve.judge(chunk)
             writing.write(chunk, verdicts)
-            examples.add(chunk, verdicts)
+            if examples is not None:
+                examples.add(chunk, verdicts)
             if on_chunk is not None:
                 on_chunk(source, chunk, verdicts)
         sieve.finish()
@@ -229,9 +230,8 @@ def filter_file(
         if not funnel.read:
             raise fault(source.name, "holds no rows")
         writing.describe(funnel, data=source.name)
-        if report is not None:
-            page = filtered_page(Path(source.name).name, funnel, examples)
-            writing.report(page)
+        if examples is not None:
+            writing.report(filtered_page(Path(source.name).name, funnel, examples))
     left = [] if isinstance(source, Stdin) else [str(file) for file in source.left]
     return FilterSummary(
         data=source.name, funnel=funnel, against=primed, left=left, wrote=outputs.names

@@ -131,7 +131,7 @@ def _clear_of(
 
 def _probe(item: Item) -> Candidate:
     """The item as filters take it: all its text is the instruction, so that all of it counts."""
-    return Candidate(id=item.id, slot=0, index=0, strategy="", instruction=item.text)
+    return Candidate.plain(item.id, item.text)
 
 
 class SharedPhrases:

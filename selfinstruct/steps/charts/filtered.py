@@ -61,15 +61,7 @@ class Examples:
         if isinstance(task, Fault):
             raw = row.raw.decode("utf-8", "replace") if row.raw is not None else str(row.value)
             task = Task(raw, "", "")
-        candidate = Candidate(
-            id=row.where,
-            slot=0,
-            index=0,
-            strategy="",
-            instruction=_beginning(task.instruction),
-            input=_beginning(task.input),
-            output=_beginning(task.output),
-        )
+        candidate = Candidate.plain(row.where, *map(_beginning, task))
         said = Verdict(candidate_id=row.where, detail=_beginning(detail), score=verdict.score)
         return Record(candidate=candidate, verdict=said)
 

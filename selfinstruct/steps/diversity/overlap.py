@@ -53,12 +53,4 @@ def _near(tasks: Sequence[Task], others: Sequence[Task]) -> int:
 def _as_candidate(task: Task) -> Candidate:
     if isinstance(task, Candidate):
         return task
-    return Candidate(
-        id=task.id,
-        slot=0,
-        index=0,
-        strategy="",
-        instruction=task.instruction,
-        input=task.input,
-        output=task.output,
-    )
+    return Candidate.plain(task.id, task.instruction, task.input, task.output)

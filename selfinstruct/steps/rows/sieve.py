@@ -139,12 +139,4 @@ def _most_first(counts: Counter[str]) -> dict[str, int]:
 
 
 def _candidate(found: Found, task: Task) -> Candidate:
-    return Candidate(
-        id=found.where,
-        slot=0,
-        index=0,
-        strategy="",
-        instruction=task.instruction,
-        input=task.input,
-        output=task.output,
-    )
+    return Candidate.plain(found.where, *task)
