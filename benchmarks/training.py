@@ -9,10 +9,11 @@ of 8 at random, recomputed activations and the loss of all positions; ours are b
 processor has it, micro-batches of 4 of similar length, kept activations and the loss on answers
 alone. The part `float32` has TRL in float32 beside both, on the records of ``--quick``.
 
-Runs alternate, each in a process of its own, and all adapters are measured by the same code, in
-float32. Tokens are counted without padding. CPU time is user and system time of all threads during
-the training; threads of both sleep while they wait (OMP_WAIT_POLICY), since spinning ones would be
-counted as work. ``--quick`` takes 64 records once and writes nothing.
+Runs alternate, each in a process of its own; each pair has another seed, of order and adapter. All
+adapters are measured by the same code, in float32. Tokens are counted without padding. CPU time is
+user and system time of all threads during the training; threads of both sleep while they wait
+(OMP_WAIT_POLICY), since spinning ones would be counted as work. ``--quick`` takes 64 records once
+and writes nothing.
 """
 
 from __future__ import annotations
@@ -36,10 +37,13 @@ PARTS = ("lora", "float32")
 TARGET = 1.5
 
 
-def training_of(what: str, model: Path, data: Path, count: int, held_out: int) -> dict[str, float]:
+def training_of(
+    what: str, model: Path, data: Path, count: int, held_out: int, seed: int
+) -> dict[str, float]:
     """One training: tokens a second, tokens a second of CPU, the held-out loss, peak memory."""
     command = [sys.executable, str(HERE / "training_runs.py"), what, "--model", str(model)]
     command += ["--data", str(data), "--count", str(count), "--held-out", str(held_out)]
+    command += ["--seed", str(seed)]
     done = run(command, env={"OMP_WAIT_POLICY": "passive"}, limit_s=7200)
     said = done.said
     return {
@@ -62,7 +66,8 @@ def compare(found: Findings, data: Path, count: int, held_out: int, repeats: int
         f"LoRA of {MODEL}, {count} records of Alpaca, one pass",
         [{"training": what} | row for what, row in rows.items()],
     )
-    found.note(records=count, held_out=held_out, runs=repeats, **rows)
+    losses = {what: [run["held_out_loss"] for run in some] for what, some in runs.items()}
+    found.note(records=count, held_out=held_out, runs=repeats, losses=losses, **rows)
     mine, theirs = rows["ours"], rows["trl"]
     speed = mine["tokens_per_s"] / theirs["tokens_per_s"]
     processor = mine["tokens_per_cpu_s"] / theirs["tokens_per_cpu_s"]
@@ -78,9 +83,9 @@ def alternate(
     """What each training took, run by run."""
     model = find_base(MODEL, Policy()).folder
     runs: dict[str, list[dict[str, float]]] = {what: [] for what in whats}
-    for _ in range(repeats):
+    for seed in range(1, repeats + 1):
         for what in whats:
-            runs[what].append(training_of(what, model, data, count, held_out))
+            runs[what].append(training_of(what, model, data, count, held_out, seed))
             print(what, {name: round(value, 4) for name, value in runs[what][-1].items()})
     return runs
 
