@@ -27,6 +27,7 @@ from selfinstruct.cli.main import cli
 from selfinstruct.core.errors import FolderError, SeedError, UserError
 from selfinstruct.core.recipe import MinHashConfig
 from selfinstruct.core.types import Candidate
+from selfinstruct.stages import filter_scale
 from selfinstruct.stages.filter_scale import filter_at_scale
 from selfinstruct.steps.filters.jaccard_index import grams
 from selfinstruct.steps.filters.minhash import NearDuplicate
@@ -331,6 +332,26 @@ def test_a_job_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert done.count("texts") == 2
     assert len(kept(tmp_path / "out")) > len(kept(tmp_path / "whole"))
     assert {child.name for child in tmp_path.iterdir()} == {"data.parquet", "out", "whole"}
+
+
+def test_a_job_that_was_stopped_at_its_end_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows are there after a stop between the last task and the folder's appearance."""
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_pylist(rows(60)), path)
+    filter_at_scale(path, tmp_path / "whole")
+
+    def stopped(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(filter_scale, "describe_folder", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            filter_at_scale(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    filter_at_scale(path, tmp_path / "out")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
 def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:

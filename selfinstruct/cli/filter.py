@@ -162,7 +162,8 @@ def _at_scale(
 
     for name, given in wrong.items():
         if given:
-            raise UserError(f"--{name} is not for --engine daft; its folder has rejected rows")
+            why = "its folder has rejected rows" if name == "rejected" else "it is for the stream"
+            raise UserError(f"--{name} is not for --engine daft; {why}")
     if not config.minhash.enabled:
         raise UserError("filters.minhash.enabled is false, and --engine daft does nothing else")
     funnel = filter_at_scale(

@@ -8,6 +8,7 @@ or at an index that one process holds: run `filter` on what is left.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -83,8 +84,9 @@ def filter_at_scale(
             kept = rows - sum(rejected.values())
             funnel = RowFunnel(read=rows, kept=kept, rejected=dict(order), flagged={})
             with replacing(place) as folder:
+                # Not moved: until `out` is there, this is all that the same call could go on from.
                 for part in plan.out.iterdir():
-                    part.rename(folder / part.name)
+                    shutil.copytree(part, folder / part.name, copy_function=_link)
                 describe_folder(folder, funnel, source.name)
     except OSError as error:
         raise FolderError(f"{out}: cannot be written ({error.strerror or error})") from error
@@ -93,6 +95,14 @@ def filter_at_scale(
 
 def _workers(ray: str | None, work: Path, tell: Callable[[str], None]) -> Here | OnRay:
     return Here(tell) if ray is None else OnRay(ray, work / "ray.log", tell)
+
+
+def _link(source: str, target: str) -> None:
+    """The file under a second name; a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _state(file: Path) -> tuple[int, int]:
@@ -115,6 +125,7 @@ def _work_folder(place: Path, job: bytes) -> Iterator[Path]:
         raise FolderError(f"{place}: another process is writing this folder") from error
     try:
         if not (work / JOB).is_file() or (work / JOB).read_bytes() != job:
+            (work / JOB).unlink(missing_ok=True)  # first: nobody trusts what is left after it
             for left in work.iterdir():
                 if left.is_dir():
                     shutil.rmtree(left)
