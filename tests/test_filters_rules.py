@@ -28,7 +28,7 @@ from selfinstruct.steps.filters.rules import (
     all_checks,
     all_rules,
 )
-from selfinstruct.steps.rules.phrases import load_phrases, phrase_rule
+from selfinstruct.steps.rules.phrases import PhraseRule, load_phrases, phrase_rule
 from selfinstruct.steps.rules.view import View, fold
 
 RULES = all_rules(RulesConfig.model_validate(dict.fromkeys(RULE_REASONS, "flag")))
@@ -393,6 +393,28 @@ def test_time_is_linear_in_the_text(kind: str) -> None:
         for rule in QUIET.values():
             rule(view)
     assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize("part", ["instruction", "input", "output"])
+@pytest.mark.parametrize(
+    ("place", "text", "found"),
+    [
+        ("anywhere", "so tree house it is", True),
+        ("start", "Tree house, built", True),
+        ("start", "a tree house", False),
+        ("end", "built a tree house", True),
+        ("end", "tree house built", False),
+        ("whole", "tree house.", True),
+        ("whole", "my tree house", False),
+    ],
+)
+def test_any_part_is_looked_at_by_itself(part: str, place: str, text: str, found: bool) -> None:
+    """A phrase at a place of `any` part is one that starts, ends or is that part."""
+    entry = PhraseRule.model_validate(
+        {"rule": "toxic_words", "part": "any", "place": place, "words": ["tree house"]}
+    )
+    texts = dict.fromkeys(("instruction", "input", "output"), "something else here") | {part: text}
+    assert bool(phrase_rule([entry])(View(**texts))) is found
 
 
 @pytest.mark.parametrize("language", ["en", "de"])

@@ -79,7 +79,8 @@ def phrase_rule(entries: list[PhraseRule]) -> Rule:
 
     def look(view: View) -> str:
         for entry, find, excuse in finders:
-            if entry.part == "any" and not find(view.whole):
+            # One look spares three; a beginning or an end is that of a part, not of the whole.
+            if entry.part == "any" and entry.place == "anywhere" and not find(view.whole):
                 continue
             for part in PARTS if entry.part == "any" else (entry.part,):
                 found = find(view.folded[part])
