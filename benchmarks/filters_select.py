@@ -14,10 +14,10 @@ import numpy as np
 from harness import HERE
 from texts import alpaca
 
-from selfinstruct.core.types import SeedTask
+from selfinstruct.core.types import SeedTask, task_text
 from selfinstruct.steps.embedding.minilm import MiniLM
 from selfinstruct.steps.embedding.vectors import Vectors
-from selfinstruct.steps.selection.choose import EMBEDDED, compared_text
+from selfinstruct.steps.selection.choose import EMBEDDED
 from selfinstruct.steps.selection.coverage import facility_location, k_center
 from selfinstruct.steps.selection.groups import groups_of
 from selfinstruct.steps.selection.methods import Choice, Quota, draw, first
@@ -32,7 +32,7 @@ def embedding(given: argparse.Namespace) -> Said:
     if path.is_file():
         with np.load(path) as found:
             return {"rows": given.count, "embedding_ms_a_row": float(found["ms"])}
-    texts = [compared_text(task) for task in _tasks(given.count)]
+    texts = [task_text(task) for task in _tasks(given.count)]
     embedder = MiniLM()
     begin = time.process_time()
     parts = [embedder.embed(texts[at : at + EMBEDDED]) for at in range(0, len(texts), EMBEDDED)]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from selfinstruct.cli.main import COMMANDS, cli
+from selfinstruct.cli.run import check_packages
+from selfinstruct.core.errors import MissingDependency
+from selfinstruct.core.recipe import Recipe
 from selfinstruct.testing.fake_server import Running
 from tests.runs import make, recipe
 
@@ -114,6 +119,34 @@ def test_init_writes_a_project_that_works(tmp_path: Path, fake_server: Running) 
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert (project / "outputs" / "poems" / "run.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("select", "missing"),
+    [
+        ({"method": "k_center", "count": 9}, "usearch"),
+        ({"method": "random", "quota": 3, "quota_by": "topic"}, "sklearn"),
+        ({"method": "random", "quota": 3}, None),
+    ],
+)
+def test_packages_of_later_stages_are_looked_for_first(
+    monkeypatch: pytest.MonkeyPatch, select: dict[str, Any], missing: str | None
+) -> None:
+    """`run` names what a selection needs before anything is paid for."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == missing else found(name, *more),
+    )
+    teacher = {"kind": "compatible", "base_url": "http://127.0.0.1:9/v1", "model": "m"}
+    given = {"name": "r", "seeds": "s.jsonl", "teacher": teacher}
+    made = Recipe.model_validate(given | {"select": select})
+    if missing is None:
+        check_packages(made)
+        return
+    with pytest.raises(MissingDependency, match=r"selfinstruct\[semantic\]"):
+        check_packages(made)
 
 
 # -- bad input: one line that names the place, and the exit code of its kind ----------------------

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import selfinstruct
 from selfinstruct.core.errors import UserError
 from selfinstruct.core.recipe import FiltersConfig
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
 from selfinstruct.steps.embedding.build import SentenceModel
 from selfinstruct.steps.embedding.minilm import MiniLM
 from selfinstruct.steps.embedding.vectors import cosine
-from selfinstruct.steps.filters.judge import REASONS, build_filters
+from selfinstruct.steps.filters.judge import REASONS, build_filters, rule_files
 from selfinstruct.steps.filters.semantic import REASONS as OWN
 from selfinstruct.steps.filters.semantic import Semantic
 from selfinstruct.steps.privacy import Policy
@@ -141,6 +143,31 @@ def test_it_is_off_by_default_and_last_where_it_is_on() -> None:
     assert filters[-1].name == "semantic"
     filters[-1].add(candidate("What is the capital of Australia?", name="a"))
     assert filters[-1].check(candidate("Name Australia's capital city.")) is None
+
+
+def test_the_result_of_filtering_says_how_close_is_too_close() -> None:
+    """A rejected row comes with its threshold."""
+    asked = ("What is the capital of Australia?", "Name Australia's capital city.")
+    rows = [{"instruction": text, "output": f"Canberra {n}"} for n, text in enumerate(asked)]
+    found = selfinstruct.filter(rows, semantic={"enabled": True, "threshold": 0.8})
+    [row] = found.because("semantic_duplicate")
+    assert row.threshold == 0.8
+    assert row.score is not None
+    assert row.score >= 0.8
+
+
+def test_verdicts_follow_the_models_files(tmp_path: Path) -> None:
+    """What a run's verdicts are kept under changes with the model's files, where it is used."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+
+    def said(*, on: bool) -> list[Any]:
+        semantic = {"enabled": on, "model": str(tmp_path)}
+        return rule_files(FiltersConfig.model_validate({"semantic": semantic}))
+
+    before, off = said(on=True), said(on=False)
+    (tmp_path / "model.safetensors").write_bytes(b"others!")
+    assert said(on=True) != before
+    assert said(on=False) == off
 
 
 # -- other models ---------------------------------------------------------------------------------

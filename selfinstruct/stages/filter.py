@@ -22,6 +22,7 @@ from selfinstruct.core.types import Verdict
 from selfinstruct.steps.charts.filtered import Examples, filtered_page
 from selfinstruct.steps.filters.minhash import NEAR_DUPLICATE
 from selfinstruct.steps.filters.novelty import NOT_NOVEL
+from selfinstruct.steps.filters.semantic import SEMANTIC_DUPLICATE
 from selfinstruct.steps.rows.chunks import Chunk
 from selfinstruct.steps.rows.outputs import Outputs
 from selfinstruct.steps.rows.sieve import RowFunnel, Sieve
@@ -101,7 +102,11 @@ def filter(  # noqa: A001 (the word users know)
     sieve = Sieve(config, Columns(columns))
     seen: dict[str, Any] = {}
     sieve.prime([_source(one, f"against{n}") for n, one in enumerate(against, 1)], seen)
-    thresholds = {NOT_NOVEL: config.rouge.threshold, NEAR_DUPLICATE: config.minhash.threshold}
+    thresholds = {
+        NOT_NOVEL: config.rouge.threshold,
+        NEAR_DUPLICATE: config.minhash.threshold,
+        SEMANTIC_DUPLICATE: config.semantic.threshold,
+    }
     kept: list[int] = []
     rows: list[Any] = []
     rejected: list[RejectedRow] = []

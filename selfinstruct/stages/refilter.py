@@ -23,6 +23,7 @@ from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.judging import Judging, Progress
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.replay import Replay
+from selfinstruct.engine.scoring import session
 
 STAGE = "refilter"
 EXAMPLES = 3  # of each reason, and of newly kept records
@@ -73,13 +74,11 @@ def refilter(folder: RunFolder, recipe: Recipe, *, dry_run: bool = False) -> Ref
     with Ledger.read(folder.db_path) as ledger:
         before, was = funnel(ledger), _verdicts(ledger)
     with _workspace(folder, dry_run) as path:
-        with Ledger(path) as ledger:
-            session = ledger.begin_session(STAGE)
+        with Ledger(path) as ledger, session(ledger, STAGE):
             replay = _judge_again(recipe, ledger)
             if replay.not_answered:
                 # What `generate` compares with its own settings, to judge all again.
                 ledger.set_meta("verdicts", "not all answers were there")
-            ledger.end_session(session, "done")
         if not dry_run:
             folder.save_recipe(recipe)
         with Ledger.read(path) as ledger:

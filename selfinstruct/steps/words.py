@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -170,3 +170,19 @@ def _ranges(*categories: str) -> str:
             else:
                 ranges.append([point, point])
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+
+
+def words_as_letters(texts: Iterable[str]) -> list[str]:
+    """Each text with one character for each of its `unicode_words`, the same for the same word.
+
+    With 2 lcs / (m + n), the ROUGE-L F1 of two texts is the normalised Indel similarity of these.
+    """
+    alphabet: dict[str, str] = {}
+    return [
+        # Past the surrogates, which are no characters of their own.
+        "".join(
+            alphabet.setdefault(word, chr(0xE000 + len(alphabet) % 0x100000))
+            for word in unicode_words(text)
+        )
+        for text in texts
+    ]

@@ -18,7 +18,7 @@ from rapidfuzz.distance import Indel
 from selfinstruct.core.types import Record, SeedTask, Verdict
 from selfinstruct.steps.filters.rules import REASONS as RULES
 from selfinstruct.steps.roots import root_verb_object
-from selfinstruct.steps.words import count_words, unicode_words
+from selfinstruct.steps.words import count_words, words_as_letters
 
 KEPT_SAMPLES = 16
 REJECTED_SAMPLES = 3  # of each reason
@@ -142,25 +142,15 @@ def _faults(record: Record) -> Iterator[tuple[str, Record]]:
 def nearest_seed(instructions: Sequence[str], seeds: Sequence[str]) -> list[float]:
     """ROUGE-L F1 of each instruction with the seed instruction nearest to it.
 
-    Self-Instruct's Figure 4. With 2 lcs / (m + n), F1 is the normalised Indel similarity of the
-    two rows of words, for which each word stands as one character. At most `SEEDS_COMPARED` seeds
-    are looked at, evenly spread.
+    Self-Instruct's Figure 4. At most `SEEDS_COMPARED` seeds are looked at, evenly spread.
     """
-    alphabet: dict[str, str] = {}
-
-    def letters(text: str) -> str:
-        # Past the surrogates, which are no characters of their own.
-        return "".join(
-            alphabet.setdefault(word, chr(0xE000 + len(alphabet) % 0x100000))
-            for word in unicode_words(text)
-        )
-
     step = max(1, -(-len(seeds) // SEEDS_COMPARED))
-    rows = [row for row in (letters(seed) for seed in seeds[::step]) if row]
+    asked = words_as_letters([*instructions, *seeds[::step]])
+    rows = [row for row in asked[len(instructions) :] if row]
     if not rows:
         return []
     scores = []
-    for text in instructions:
-        best = process.extractOne(letters(text), rows, scorer=Indel.normalized_similarity)
+    for text in asked[: len(instructions)]:
+        best = process.extractOne(text, rows, scorer=Indel.normalized_similarity)
         scores.append(float(best[1]) if best else 0.0)
     return scores

@@ -17,7 +17,7 @@ from rapidfuzz.distance import Indel
 
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.steps.roots import root_verb_object
-from selfinstruct.steps.words import count_words, unicode_words
+from selfinstruct.steps.words import count_words, unicode_words, words_as_letters
 
 Task = Candidate | SeedTask
 
@@ -92,7 +92,7 @@ def distinct(texts: Sequence[str], n: int) -> float:
 def nearest_others(texts: Sequence[str]) -> list[float]:
     """ROUGE-L F1 of up to `MEASURED` texts with the nearest of up to `COMPARED` other texts."""
     drawn = sorted(range(len(texts)), key=lambda at: (_hash(texts[at]), at))[:COMPARED]
-    rows = _letters([texts[at] for at in drawn])
+    rows = words_as_letters([texts[at] for at in drawn])
     scores = []
     for at, row in enumerate(rows[:MEASURED]):
         others = rows[:at] + rows[at + 1 :]
@@ -107,26 +107,15 @@ def coverage(seeds: Sequence[SeedTask], kept: Sequence[Candidate]) -> Coverage:
     parents = {parent for candidate in kept for parent in candidate.parents}
     unreached = [seed.id for seed in seeds if seed.id not in parents]
     drawn = sorted(kept, key=lambda c: (_hash(c.instruction), c.id))[:COMPARED]
-    rows = _letters([*(c.instruction for c in drawn), *(seed.instruction for seed in seeds)])
+    rows = words_as_letters(
+        [*(c.instruction for c in drawn), *(seed.instruction for seed in seeds)]
+    )
     records, asked = rows[: len(drawn)], rows[len(drawn) :]
     near = 0
     for row in asked:
         best = process.extractOne(row, records, scorer=Indel.normalized_similarity)
         near += best is not None and best[1] >= NEAR
     return Coverage(len(seeds), near, unreached)
-
-
-def _letters(texts: Sequence[str]) -> list[str]:
-    """Each text's words as one character each: an Indel similarity of them is ROUGE-L's F1."""
-    alphabet: dict[str, str] = {}
-    return [
-        # Past the surrogates, which are no characters of their own.
-        "".join(
-            alphabet.setdefault(word, chr(0xE000 + len(alphabet) % 0x100000))
-            for word in unicode_words(text)
-        )
-        for text in texts
-    ]
 
 
 def _length(texts: Sequence[str]) -> Length:

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from selfinstruct.core.types import Book
     from selfinstruct.steps.embedding.vectors import Embedder, Int8
-
-
-class Book(Protocol):
-    """Where things are kept that follow from a text alone, by a hash of it and what made them."""
-
-    def get(self, key: bytes) -> bytes | None: ...  # noqa: D102
-    def put(self, key: bytes, bands: bytes) -> None: ...  # noqa: D102
 
 
 class Kept:

@@ -52,7 +52,8 @@ from selfinstruct.steps.filters.compiled_join import (
     Join,
     ends_of,
 )
-from selfinstruct.steps.filters.jaccard_index import LONG, MAX_WORDS, Bander, bounds
+from selfinstruct.steps.filters.jaccard_index import LONG, Bander, bounds
+from selfinstruct.steps.filters.rouge import MAX_WORDS
 
 _PLACE_BITS = 4  # of the rarest word in its n-gram
 _COUNT = (1 << 32) - 1  # of a counter; above it is the number of the check

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from selfinstruct.steps.filters.rouge import MAX_WORDS
 from selfinstruct.steps.filters.rouge_index import Near
 
 if TYPE_CHECKING:
-    from selfinstruct.steps.filters.minhash import Sketches
+    from selfinstruct.core.types import Book
 
 LONG = 512  # n-grams up to which a text is found exactly
-MAX_WORDS = 10_000  # of a text that are compared
 SEED = 1  # of the permutations
 SCHEME = "affine32"  # named, as datasketch may change its default again
 RECALL = 0.99  # share of the pairs at the threshold that the bands must find
@@ -85,7 +85,7 @@ class Bander:
         sketches: keeps the bands of long texts over sessions.
     """
 
-    def __init__(self, threshold: float, ngram: int, sketches: Sketches | None = None) -> None:
+    def __init__(self, threshold: float, ngram: int, sketches: Book | None = None) -> None:
         self._sketches = sketches
         self._shape = bands_and_rows(threshold)
         self._ngram = ngram

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from selfinstruct.core.recipe import FiltersConfig
-from selfinstruct.core.types import Candidate, Filter, SeedTask, Verdict
+from selfinstruct.core.types import Book, Candidate, Filter, SeedTask, Verdict
 from selfinstruct.steps.filters import (
     conflicting,
     copied,
@@ -23,8 +23,8 @@ from selfinstruct.steps.filters import (
     shape,
     wording,
 )
-from selfinstruct.steps.filters.minhash import Sketches
 from selfinstruct.steps.filters.wording_rules import load_rules
+from selfinstruct.steps.model_files import model_mark
 from selfinstruct.steps.rules.phrases import load_phrases
 
 REASONS: dict[str, str] = {
@@ -43,7 +43,7 @@ REASONS: dict[str, str] = {
 SCREENING = frozenset({"shape", "wording", "copied"})
 
 
-def build_filters(config: FiltersConfig, sketches: Sketches | None = None) -> list[Filter]:
+def build_filters(config: FiltersConfig, sketches: Book | None = None) -> list[Filter]:
     """The filters that `config` asks for, in the order they are tried.
 
     `sketches` keeps what is dear to work out from a text alone, over sessions.
@@ -81,7 +81,10 @@ def rule_files(config: FiltersConfig) -> list[Any]:
     """
     wording_rules = load_rules(config.wording.rules) if config.wording.enabled else None
     files = [wording_rules, load_phrases(config.rules.phrases)]
-    return [file.model_dump() if file is not None else None for file in files]
+    said: list[Any] = [file.model_dump() if file is not None else None for file in files]
+    if config.semantic.enabled and (mark := model_mark(config.semantic.model)):
+        said.append(mark)
+    return said
 
 
 class Judge:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from selfinstruct.core.errors import RecipeError
-from selfinstruct.core.types import Candidate, SeedTask, Verdict
+from selfinstruct.core.types import Book, Candidate, SeedTask, Verdict
 from selfinstruct.steps.filters.novelty import Decisions, decided
 from selfinstruct.steps.words import unicode_words
 
@@ -26,14 +26,7 @@ MIN_THRESHOLD = 0.02  # below it single rows do not reach the recall with any sa
 ROWS_AT_ONCE = 4096  # texts that `near_mask` holds as words
 
 
-class Sketches(Protocol):
-    """Where the MinHash bands of long texts are kept, by a hash of the text and what made them."""
-
-    def get(self, key: bytes) -> bytes | None: ...  # noqa: D102
-    def put(self, key: bytes, bands: bytes) -> None: ...  # noqa: D102
-
-
-def _pool(threshold: float, ngram: int, sketches: Sketches | None = None) -> IndexPool:
+def _pool(threshold: float, ngram: int, sketches: Book | None = None) -> IndexPool:
     # Here, as naming the reasons must not cost the import of numpy.
     from selfinstruct.steps.filters.index_pool import IndexPool
     from selfinstruct.steps.filters.jaccard_index import Bander, GramIndex
@@ -66,7 +59,7 @@ class NearDuplicate:
     name = "minhash"
 
     def __init__(
-        self, threshold: float = 0.7, ngram: int = 3, sketches: Sketches | None = None
+        self, threshold: float = 0.7, ngram: int = 3, sketches: Book | None = None
     ) -> None:
         self._threshold = threshold
         self._pool = _pool(threshold, ngram, sketches)

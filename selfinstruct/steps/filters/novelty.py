@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from selfinstruct.core.types import Candidate, SeedTask, Verdict
+from selfinstruct.core.types import Candidate, SeedTask, Verdict, task_text
 from selfinstruct.steps.filters.rouge import show
 from selfinstruct.steps.words import TOKENIZERS
 
@@ -33,9 +33,8 @@ TokenizerName = Literal["unicode", "alpaca"]
 
 def compared_text(item: Candidate | SeedTask, field: Field) -> str:
     """The text of `item` that novelty is about, cut at `MAX_CHARACTERS`."""
-    if field == "instruction+input" and item.input:
-        return f"{item.instruction}\n{item.input}"[:MAX_CHARACTERS]
-    return item.instruction[:MAX_CHARACTERS]
+    text = task_text(item) if field == "instruction+input" else item.instruction
+    return text[:MAX_CHARACTERS]
 
 
 class Novelty:

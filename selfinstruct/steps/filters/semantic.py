@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from selfinstruct.core.errors import MissingDependency
-from selfinstruct.core.types import Candidate, SeedTask, Verdict
+from selfinstruct.core.types import Book, Candidate, SeedTask, Verdict, task_text
 from selfinstruct.steps.embedding.build import build_embedder
 from selfinstruct.steps.embedding.kept import Kept
 from selfinstruct.steps.embedding.minilm import NAME, PURPOSE
@@ -21,7 +21,6 @@ from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.words import unicode_words
 
 if TYPE_CHECKING:
-    from selfinstruct.steps.embedding.kept import Book
     from selfinstruct.steps.embedding.vectors import Embedder, Int8
 
 SEMANTIC_DUPLICATE = "semantic_duplicate"
@@ -64,7 +63,7 @@ class Semantic:
 
     def check(self, candidate: Candidate) -> Verdict | None:
         """A verdict that names the nearest neighbour found, the earliest of equals."""
-        text = _text(candidate)
+        text = task_text(candidate)
         if not self._vectors or not unicode_words(text):
             return None
         vector = self._embedded(text)
@@ -84,7 +83,7 @@ class Semantic:
 
     def add(self, item: Candidate | SeedTask) -> None:
         """Remember a seed task or a kept candidate."""
-        text = _text(item)
+        text = task_text(item)
         if not unicode_words(text):
             return
         vector = self._embedded(text)
@@ -106,7 +105,3 @@ class Semantic:
         if self._last is None or self._last[0] != text:
             self._last = (text, self._embedder.embed([text])[0])
         return self._last[1]
-
-
-def _text(item: Candidate | SeedTask) -> str:
-    return f"{item.instruction}\n{item.input}" if item.input else item.instruction

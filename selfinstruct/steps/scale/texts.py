@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 from zlib import crc32
 
+from selfinstruct.steps.filters.minhash import MAX_CHARACTERS
+from selfinstruct.steps.filters.rouge import MAX_WORDS
 from selfinstruct.steps.rows.arrow_files import batch_chunks
 from selfinstruct.steps.rows.chunks import Fault
 from selfinstruct.steps.rows.task import Columns
@@ -18,8 +20,6 @@ from selfinstruct.steps.scale.plan import Plan, said
 from selfinstruct.steps.scale.runner import load_daft
 from selfinstruct.steps.scale.shards import batches_of
 from selfinstruct.steps.words import unicode_words
-
-MAX_CHARACTERS, MAX_WORDS = 100_000, 10_000  # of a text that are compared, as `minhash` has it
 
 
 def read_texts(plan: Plan, number: int) -> dict[str, int]:

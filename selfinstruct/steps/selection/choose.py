@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from selfinstruct.core.recipe import SelectConfig
-from selfinstruct.core.types import Candidate, SeedTask
-from selfinstruct.steps.embedding.kept import Book, Kept
+from selfinstruct.core.types import Book, Candidate, SeedTask, task_text
+from selfinstruct.steps.embedding.kept import Kept
 from selfinstruct.steps.embedding.vectors import Embedder, Vectors
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.selection import methods
@@ -81,11 +81,6 @@ def _vectors(
     parts = []
     for start in range(0, len(tasks), EMBEDDED):
         batch = tasks[start : start + EMBEDDED]
-        parts.append(model.embed([compared_text(task) for task in batch]))
+        parts.append(model.embed([task_text(task) for task in batch]))
         tell("embedding", start + len(batch), len(tasks))
     return Vectors(np.concatenate(parts))
-
-
-def compared_text(task: Task) -> str:
-    """The text that two records are compared by."""
-    return f"{task.instruction}\n{task.input}" if task.input else task.instruction
