@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import Findings, machine, run, table, versions, write
 from benchmarks.texts import alpaca
 
 RESULTS = Path(__file__).parent / "results" / "plan.json"
 REAL = "smollm2-135m-instruct"
 MEMORY, TIME = 0.20, 0.30
+PACKAGES = ("selfinstruct", "torch", "transformers", "trl", "peft")
 # Base, settings; `shape` is of a random model with the real one's tokenizer.
 CASES: dict[str, dict[str, Any]] = {
     "smollm2-lora": {"method": "lora", "batch_size": 2, "micro_batch_size": 2, "max_length": 256},
@@ -51,33 +52,21 @@ def main() -> int:
     if given.case:
         print(json.dumps(measure(given.case)))
         return 0
-    found = {}
-    print(f"{'case':16} {'GiB planned':>11} {'taken':>6} {'':>6}  {'s planned':>9} "
-          f"{'after 20':>8} {'taken':>6} {'':>6}")  # fmt: skip
+    found = Findings()
     for name in given.cases.split(","):
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.plan", "--case", name],
-            stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
-        one = found[name] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{name:16} {one['planned_gib']:11.2f} {one['taken_gib']:6.2f} "
-              f"{one['memory_error']:+6.0%}  {one['planned_seconds']:9.1f} "
-              f"{one['corrected_seconds']:8.1f} {one['taken_seconds']:6.1f} "
-              f"{one['time_error']:+6.0%}", flush=True)  # fmt: skip
-    before = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
-    RESULTS.write_text(json.dumps(before | found, indent=2) + "\n")
-    missed = [
-        f"{name}: {what}"
-        for name, one in found.items()
-        for what, error, most in (
-            ("memory", one["memory_error"], MEMORY),
-            ("time", one["time_error"], TIME),
-        )
-        if abs(error) > most
-    ]
-    for line in missed:
-        print(f"missed: {line}")
-    return 1 if given.check and missed else 0
+        found.begin(name)
+        command = [sys.executable, "-m", "benchmarks.plan", "--case", name]
+        one = run(command, limit_s=900).said
+        found.note(**one)
+        found.target("memory, off the plan by", abs(one["memory_error"]), MEMORY, "of it")
+        found.target("time, off what was foreseen by", abs(one["time_error"]), TIME, "of it")
+        print(name, {key: round(value, 3) for key, value in one.items()}, flush=True)
+    table("Plan and training", [{"case": name} | part for name, part in found.parts.items()])
+    write(RESULTS, found, {"machine": machine(), "versions": versions(*PACKAGES)})
+    print()
+    for target in found.targets:
+        print(target)
+    return int(given.check and not all(target.met for target in found.targets))
 
 
 def measure(name: str) -> dict[str, float]:
@@ -85,9 +74,9 @@ def measure(name: str) -> dict[str, float]:
     from selfinstruct.stages.train import plan_student, train_student
 
     with tempfile.TemporaryDirectory() as folder:
-        run = make(Path(folder), dict(CASES[name]))
-        plan = plan_student(run)
-        summary = train_student(run)
+        made = make(Path(folder), dict(CASES[name]))
+        plan = plan_student(made)
+        summary = train_student(made)
     actual = summary.actual
     assert actual.peak_bytes is not None
     assert actual.corrected_seconds is not None
@@ -114,7 +103,7 @@ def make(folder: Path, settings: dict[str, Any]) -> Any:
 
     shape = settings.pop("shape", None)
     base = REAL if shape is None else str(random_model(folder / "base", shape))
-    run = RunFolder(folder / "run")
+    made = RunFolder(folder / "run")
     recipe = {
         "name": "plan",
         "seeds": "seeds/general.jsonl",
@@ -124,13 +113,13 @@ def make(folder: Path, settings: dict[str, Any]) -> Any:
             **settings,
         },
     }  # fmt: skip
-    run.save_recipe(Recipe.model_validate(recipe))
+    made.save_recipe(Recipe.model_validate(recipe))
     rows = [row for row in alpaca(2_000).rows if row["output"].strip()][:320]
     tasks = [SeedTask(id=f"r{at}", **{k: row[k] for k in ("instruction", "input", "output")})
              for at, row in enumerate(rows)]  # fmt: skip
-    path = run.dataset / "data" / "train-00000-of-00001.parquet"
+    path = made.dataset / "data" / "train-00000-of-00001.parquet"
     write_parquet(path, "default", [seed_row(task) for task in tasks])
-    return run
+    return made
 
 
 def random_model(folder: Path, shape: dict[str, int]) -> Path:

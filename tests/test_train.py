@@ -179,6 +179,7 @@ def test_cards_name_base_data_and_form(trained: Trained, base: Path) -> None:
         assert front["license"] == "other"
         assert "base_model" not in front, "the base is on this machine alone"
         assert "<|im_start|>assistant" in text
+        assert f"| max length | {trained.summary.max_length} |" in text
         assert str(base.parent) not in text
     config = (trained.folder.student / "adapter/adapter_config.json").read_text()
     assert orjson.loads(config)["base_model_name_or_path"] is None

@@ -9,7 +9,7 @@ import pytest
 
 from selfinstruct.steps.training import answer_loss
 from selfinstruct.steps.training.adapters import add_adapter
-from selfinstruct.steps.training.answer_loss import add_answer_head
+from selfinstruct.steps.training.answer_loss import add_answer_head, has_plain_head
 from selfinstruct.steps.training.loading import load_model
 from tests.tiny_student import make_base
 
@@ -69,6 +69,34 @@ def test_loss_and_gradients_are_those_of_the_plain_computation(
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert torch.allclose(found[name], gradient, atol=1e-6, rtol=1e-4), name
+
+
+def test_a_model_that_bounds_its_logits_keeps_its_own_loss() -> None:
+    """RecurrentGemma names its bound as no other family does."""
+    from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
+
+    config = RecurrentGemmaConfig(
+        num_hidden_layers=1, vocab_size=64, hidden_size=32, intermediate_size=48,
+        num_attention_heads=2, lru_width=32, attention_window_size=16,
+    )  # fmt: skip
+    assert not has_plain_head(RecurrentGemmaForCausalLM(config))
+
+
+def test_logits_that_no_setting_tells_of_are_found_by_trying(base: Path) -> None:
+    """A model whose forward does more to its logits keeps its own loss, and its mode."""
+    model = model_of(base)
+    assert has_plain_head(model)
+    own = model.forward
+
+    def scaled(*args: Any, **kwargs: Any) -> Any:
+        found = own(*args, **kwargs)
+        found.logits = found.logits * 0.9
+        return found
+
+    model.forward = scaled
+    assert not add_answer_head(model)
+    assert model.training
+    assert model.forward is scaled
 
 
 def test_pieces_of_a_batch_add_up_to_the_whole(base: Path) -> None:

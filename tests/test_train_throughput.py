@@ -11,7 +11,8 @@ import pytest
 
 from selfinstruct.core.errors import MissingDependency, RecipeError, UserError
 from selfinstruct.stages.train import plan_student, read_summary, train_student
-from selfinstruct.steps.planning.outlook import micro_batches
+from selfinstruct.steps.planning.model import ModelSize
+from selfinstruct.steps.planning.outlook import Job, Room, foresee, micro_batches
 from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose
 from selfinstruct.steps.training import packing
 from selfinstruct.steps.training.halving import split
@@ -81,7 +82,7 @@ def test_defaults_on_a_processor(bases: Path) -> None:
     """The library's attention, grouped batches, no kernels, no workers; in words."""
     found = chosen(bases / "llama-3")
     assert found == Throughput()
-    assert found.words == "sdpa attention, batches of similar length, data workers: none"
+    assert found.words == "sdpa attention, micro-batches of similar length, data workers: none"
     assert chosen(bases / "gpt-j").words.startswith("eager attention")
 
 
@@ -231,6 +232,26 @@ def test_a_packed_row_is_cut_between_examples(bases: Path) -> None:
         for name, value in whole.items():
             same = value == piece[name]
             assert same if isinstance(value, int) else same.all(), name
+
+
+def test_a_packed_row_that_attention_computes_whole_is_planned_so() -> None:
+    """Its scores take the square of the row's length; with a kernel that skips, each example's."""
+    size = ModelSize(
+        parameters=10**8, linear=8 * 10**7, ends=10**5, hidden=512, layers=8, heads=8,
+        vocabulary=32_000, stored_scores=True,
+    )  # fmt: skip
+    job = Job(
+        method="lora", rank=8, batch_size=4, micro_batch_size=4, lengths=[64] * 8, max_length=64,
+        epochs=1.0, throughput=Throughput(chosen="eager", packing=True),
+    )  # fmt: skip
+    room = Room(device="cuda", memory=1 << 40, name="NVIDIA H200")
+    skipping = Throughput(chosen="flash_attention_2", packing=True)
+    squares = foresee(size, job, room)
+    skips = foresee(size, msgspec.structs.replace(job, throughput=skipping), room)
+    assert squares.padded_tokens == skips.padded_tokens == 8 * 64
+    stored = 2 * 8 * 64 * 64 * 2 * 8  # bytes of one example's scores, over heads and layers
+    assert squares.memory.activations - skips.memory.activations == (16 - 4) * stored
+    assert squares.flops > skips.flops
 
 
 def test_a_packed_plan_counts_no_padding() -> None:

@@ -298,13 +298,14 @@ def _write_cards(
     folder: RunFolder, recipe: Recipe, config: StudentConfig, summary: TrainSummary
 ) -> None:
     """Write the cards anew: they also tell settings that are not worth another training."""
-    settings = ("epochs", "learning_rate", "scheduler", "batch_size", "max_length")
+    settings = ("epochs", "learning_rate", "scheduler", "batch_size", "optimizer")
     lora = ("lora_rank", "lora_alpha", "lora_dropout") if summary.method != "full" else ()
     facts = StudentFacts(
         name=recipe.name,
         dataset_repo=recipe.publish.dataset_repo or "",
         dataset_license=recipe.dataset.license,
-        settings={name: getattr(config, name) for name in (*settings, *lora)},
+        settings={name: getattr(config, name) for name in (*settings, *lora)}
+        | {"max_length": summary.max_length},
         cost=hours_cost(summary.seconds, config.gpu_hour_price),
         same_as_teacher=recipe.teacher.kind == "local"
         and same_model(recipe.teacher.model, summary.base),

@@ -27,7 +27,8 @@ Device = Literal["cpu", "cuda", "mps"]
 Method = Literal["lora", "qlora", "full"]
 Optimizer = Literal["adamw", "adamw_8bit"]
 
-RECOMPUTE_ABOVE = 10**9  # the trainer's own limit
+# Parameters from which on activations are recomputed: slower, but they then fit.
+RECOMPUTE_ABOVE = 10**9
 TILE = 32_768
 # Positions whose logits are held at a time on a processor, and the bytes of each logit.
 ROWS, ANSWERS = 256, 12

@@ -145,7 +145,10 @@ def foresee(
     micro = job.micro_batch_size or choose_micro(model, job, room)
     share = max(1, job.batch_size // room.processes)
     micro = _divisor(share, micro)
-    batches = micro_batches(job.lengths, micro, packed=job.throughput.packing)
+    batches = [
+        _computed(job, *batch)
+        for batch in micro_batches(job.lengths, micro, packed=job.throughput.packing)
+    ]
     memory = _memory(model, job, room, *_largest(batches))
     speed = (
         gpu_speed(room.name, model)
@@ -260,7 +263,13 @@ def micro_batches(
     return [(len(part), max(part)) for part in parts]
 
 
+def _computed(job: Job, rows: int, length: int) -> tuple[int, int]:
+    """Rows and length as attention sees them: a packed row may be one example to it."""
+    return (1, rows * length) if job.throughput.squares else (rows, length)
+
+
 def _memory(model: ModelSize, job: Job, room: Room, rows: int, length: int) -> Memory:
+    rows, length = _computed(job, rows, length)
     return training_memory(
         model,
         job.method,

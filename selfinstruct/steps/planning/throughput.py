@@ -65,11 +65,18 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
 
     @property
+    def squares(self) -> bool:
+        """Whether attention computes a packed row as one whole square."""
+        return self.packing and self.chosen not in APART
+
+    @property
     def words(self) -> str:
         """All of it in one line, as the plan and the notes have it."""
         parts = [
             f"{self.chosen} attention",
-            "examples packed without padding" if self.packing else "batches of similar length",
+            "examples packed without padding"
+            if self.packing
+            else "micro-batches of similar length",
             *(["torch.compile"] if self.compile else []),
             *(["Liger kernels"] if self.liger else []),
             f"data workers: {self.workers or 'none'}",

@@ -14,8 +14,9 @@ import types
 from functools import cache
 from typing import Any
 
-# Positions whose logits are held at a time.
-TILE = 256
+from selfinstruct.steps.planning.memory import ROWS as TILE
+from selfinstruct.steps.training.halving import is_out_of_memory
+
 # Settings under which a model's logits are more than its output layer's product.
 _SCALED = (
     "final_logit_softcapping",
@@ -23,6 +24,10 @@ _SCALED = (
     "output_multiplier",
     "lm_head_multiplier",
     "logits_scaling",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+    "logit_softcap",
+    "softcap",
 )
 
 
@@ -38,7 +43,7 @@ def add_answer_head(model: Any) -> bool:
     import torch
 
     own = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not has_plain_head(own):
+    if not has_plain_head(own) or not _multiplies(own):
         return False
     forward = own.forward
     # Its shapes depend on the labels: torch.compile is to leave it as it is.
@@ -67,6 +72,26 @@ def has_plain_head(model: Any) -> bool:
         and not getattr(config, "output_router_logits", False)
         and all(getattr(config, name, None) in (None, 1.0) for name in _SCALED)
     )
+
+
+def _multiplies(model: Any) -> bool:
+    """Whether the logits of a few tokens are the product; settings may have names unknown here."""
+    import torch
+
+    training, head = model.training, model.get_output_embeddings()
+    ids = torch.arange(4, device=head.weight.device).unsqueeze(0)
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(ids, use_cache=False).logits
+            product = head(model.base_model(ids, use_cache=False).last_hidden_state)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return True  # the first step runs out too, and says what to lower
+    finally:
+        model.train(training)
+    return bool((logits - product).abs().max() <= 1e-4 * logits.abs().max())
 
 
 def _summed_loss(hidden: Any, labels: Any, head: Any) -> Any:

@@ -34,17 +34,21 @@ class Halving:
         self._seen: list[dict[str, Any]] = []
         self._pairs = False
         self._largest: Sequence[int] = ()
+        self._moments = 0.0
 
-    def attach(self, trainer: Any, largest: Sequence[int], *, pairs: bool = False) -> None:
+    def attach(
+        self, trainer: Any, largest: Sequence[int], moments: float, *, pairs: bool = False
+    ) -> None:
         """Take the place of `trainer.training_step`.
 
         Args:
             trainer: whose loss is a sum over the number of items, or with `pairs` a mean over them.
             largest: places in its data of the micro-batch that takes the most memory.
+            moments: bytes of a trained parameter that the optimizer keeps.
             pairs: whether a micro-batch is so many better answers, and then as many worse ones.
         """
         self._trainer, self._plain = trainer, trainer.training_step
-        self._largest, self._pairs = largest, pairs
+        self._largest, self._moments, self._pairs = largest, moments, pairs
         trainer.training_step = self
 
     def __call__(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
@@ -105,6 +109,7 @@ class Halving:
             trainer,
             lambda: self._tried(trainer.model, [dict(batch)], items),
             lambda: self._halve([batch]),
+            self._moments,
         )
 
     def _halve(self, seen: Sequence[dict[str, Any]]) -> bool:

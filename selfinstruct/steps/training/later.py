@@ -89,13 +89,13 @@ def go_on(
 
     The arguments are those of `trainer.fit`; `checkpoints` is the folder of fine-tuning's own.
     """
-    done = []
+    done, name = [], aside.name
     for stage in stages:
         work = checkpoints / stage.kind
         if is_main_process():
             remove_torn(work, fingerprint)
         aside = msgspec.structs.replace(
-            aside, outlook=None, held_out=None, clock=checkpoints, name=f"{aside.name}-{stage.kind}"
+            aside, outlook=None, held_out=None, clock=checkpoints, name=f"{name}-{stage.kind}"
         )
         model, fitted = fit(
             model,

@@ -47,8 +47,8 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
-    # Else it is the library's choice: PyTorch's own, where the architecture has it (GPT-J, Gemma 2
-    # and T5 have not, and asking for it would refuse them).
+    # Else it is the library's choice: PyTorch's own, where the architecture has it (GPT-J
+    # and Gemma 2 have not, and asking for it would refuse them).
     if attention is not None:
         options["attn_implementation"] = attention
     if quantized:

@@ -13,8 +13,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-# Bytes of a trained parameter that the optimizer adds at its first step: Adam's two moments.
-MOMENTS = 8
 # What in a trainer's loss talks to other processes, for figures that are not used here.
 _GATHERS = ("gather_for_metrics", "gather", "reduce")
 _COUNTED = ("_metrics", "_total_train_tokens")
@@ -42,7 +40,9 @@ def agreed(failed: bool, device: Any) -> bool:
     return bool(flag.item())
 
 
-def rehearse(trainer: Any, attempt: Callable[[], Any], halve: Callable[[], bool]) -> None:
+def rehearse(
+    trainer: Any, attempt: Callable[[], Any], halve: Callable[[], bool], moments: float
+) -> None:
     """Have every process do `attempt`, in pieces that `halve` makes smaller, until all can.
 
     Args:
@@ -50,6 +50,7 @@ def rehearse(trainer: Any, attempt: Callable[[], Any], halve: Callable[[], bool]
         attempt: does the largest micro-batch, the same one everywhere; returns an error where
             memory ran out.
         halve: makes the pieces smaller, everywhere alike; False where they cannot be.
+        moments: bytes of a trained parameter that the optimizer adds at its first step.
 
     Raises the error, in every process, where pieces of one example are too large.
     """
@@ -58,7 +59,7 @@ def rehearse(trainer: Any, attempt: Callable[[], Any], halve: Callable[[], bool]
     gpus = [torch.cuda.current_device()] if trainer.args.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus), _by_itself(trainer):
         while True:
-            reserved = _moments(trainer)
+            reserved = _moments(trainer, moments)
             failure = attempt()
             del reserved
             trainer.model.zero_grad(set_to_none=True)
@@ -73,14 +74,14 @@ def rehearse(trainer: Any, attempt: Callable[[], Any], halve: Callable[[], bool]
                 )
 
 
-def _moments(trainer: Any) -> Any:
+def _moments(trainer: Any, each: float) -> Any:
     """As much memory as the optimizer will take at its first step; None once it has it."""
     import torch
 
     if trainer.optimizer is not None and trainer.optimizer.state_dict()["state"]:
         return None
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    return torch.empty(MOMENTS * trained, dtype=torch.uint8, device=trainer.args.device)
+    return torch.empty(int(each * trained), dtype=torch.uint8, device=trainer.args.device)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import msgspec
 
 from selfinstruct.core.errors import UserError
 from selfinstruct.steps.planning.energy import Meter
+from selfinstruct.steps.planning.memory import MOMENTS, RECOMPUTE_ABOVE
 from selfinstruct.steps.planning.outlook import Outlook, micro_batches
 from selfinstruct.steps.planning.room import is_sharded
 from selfinstruct.steps.training import seq2seq, sft
@@ -47,8 +48,6 @@ from selfinstruct.steps.training.watch import Watch, measurements, step_logs, ti
 
 # Supervised fine-tuning, by what the base is.
 SUPERVISED: dict[str, Build] = {"causal": sft.build, "encoder-decoder": seq2seq.build}
-# Above this many parameters activations are recomputed: slower, but they then fit.
-RECOMPUTE_ABOVE = 10**9
 WHOLE = "whole"  # among the checkpoints: the weights of a training that split them
 
 
@@ -197,7 +196,7 @@ def _attach(
     if pairs or supervised:
         micro = accumulation(setup.plan, process_count())[0]
         most = largest(lengths, micro, packed=setup.plan.throughput.packing)
-        halving.attach(trainer, most, pairs=pairs)
+        halving.attach(trainer, most, MOMENTS[setup.plan.optimizer], pairs=pairs)
 
 
 def _fitted(
