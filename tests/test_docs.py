@@ -155,7 +155,7 @@ def default(field: FieldInfo) -> str:
     """A key's default as it would stand in YAML."""
     if field.is_required():
         return "required"
-    value = field.get_default(call_default_factory=True)
+    value = field.get_default(call_default_factory=True, validated_data={})
     if value is None:
         return "none"
     if isinstance(value, BaseModel):

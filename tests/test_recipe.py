@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from selfinstruct.core.errors import RecipeError
-from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.recipe import Recipe, StudentConfig
 from selfinstruct.core.recipe_file import load_recipe, override_recipe
 from selfinstruct.core.shipped import shipped_root
 
@@ -109,3 +111,25 @@ def test_the_shipped_recipes_are_valid(path: Path) -> None:
     """Every shipped recipe loads, and comes back the same from its resolved form."""
     recipe = load_recipe(path)
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("student", "rate"),
+    [
+        ({}, 2e-4),
+        ({"method": "qlora"}, 2e-4),
+        ({"method": "full"}, 2e-5),
+        ({"method": "full", "learning_rate": 1e-4}, 1e-4),
+    ],
+)
+def test_the_learning_rate_follows_the_method_where_not_given(
+    student: dict[str, Any], rate: float
+) -> None:
+    """All weights bear a tenth of what an adapter does; what a recipe says holds for any method."""
+    assert StudentConfig(base="some-base", **student).learning_rate == rate
+
+
+def test_a_wrong_method_is_the_error_though_the_learning_rate_depends_on_it() -> None:
+    """The default that asks for the method does not hide what is wrong with it."""
+    with pytest.raises(ValidationError, match="method"):
+        StudentConfig(base="some-base", method="lra")  # type: ignore[arg-type]
