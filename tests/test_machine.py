@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfinstruct.steps import machine
-from selfinstruct.steps.fits import STUDENTS, TEACHERS, Fit, Shape, what_fits
+from selfinstruct.steps.fits import Fit, what_fits
 from selfinstruct.steps.machine import Gpu, Machine, inspect_machine
 from selfinstruct.steps.planning.memory import GIB, Method, training_memory
+from selfinstruct.steps.planning.shapes import STUDENTS, TEACHERS, Shape
 
 H200 = "NVIDIA H200, 143771, 143000\n"
 

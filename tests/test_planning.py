@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,17 @@ from hypothesis import strategies as st
 
 from selfinstruct.core.errors import UserError
 from selfinstruct.core.money import from_dollars
-from selfinstruct.steps.fits import STUDENTS
 from selfinstruct.steps.planning.accelerators import known_gpu
+from selfinstruct.steps.planning.batches import micro_batches
 from selfinstruct.steps.planning.energy import Meter
+from selfinstruct.steps.planning.job import Job, choose_micro
 from selfinstruct.steps.planning.memory import GIB, Method, training_memory
 from selfinstruct.steps.planning.model import measure_model
-from selfinstruct.steps.planning.outlook import (
-    Job,
-    Outlook,
-    Room,
-    choose_micro,
-    foresee,
-    micro_batches,
-    refuse,
-)
+from selfinstruct.steps.planning.outlook import Outlook, foresee, refuse
+from selfinstruct.steps.planning.room import Room
+from selfinstruct.steps.planning.shapes import STUDENTS
 from selfinstruct.steps.planning.speed import Speed, processor_speed, training_seconds
+from selfinstruct.steps.planning.throughput import Throughput
 from tests.tiny_student import make_base
 
 # PEFT reads a property that this transformers calls by another name.
@@ -45,7 +42,6 @@ def job(
         batch_size=32,
         micro_batch_size=micro,
         lengths=[length // 2, length] * (count // 2),
-        max_length=length,
         epochs=1.0,
     )  # fmt: skip
 
@@ -175,7 +171,7 @@ def test_the_plan_adds_up() -> None:
     assert plan.micro_batch_size * plan.accumulation == 32
     assert plan.tokens == 128 * (512 + 1024)
     assert plan.padded_tokens == sum(
-        rows * length for rows, length in micro_batches(job().lengths, plan.micro_batch_size)
+        batch.positions for batch in micro_batches(job().lengths, plan.micro_batch_size)
     )
     assert plan.need == plan.memory.total
     assert plan.seconds is not None
@@ -293,6 +289,24 @@ def test_a_batch_or_length_too_large_names_the_largest_that_fits() -> None:
     assert any("student.micro_batch_size=" in one for one in plan.instead)
     long = planned("Llama-3.1-8B", "lora", 20, micro=1, length=65_536)
     assert any("student.max_length=" in one for one in long.instead)
+
+
+def test_suggestions_are_counted_with_the_attention_that_trains() -> None:
+    """Where scores are stored, over packed rows as one, what is suggested does fit."""
+    model = msgspec.structs.replace(SHAPES["Llama-3.1-8B"], stored_scores=True)
+    packed = Throughput(chosen="eager", packing=True)
+    work = msgspec.structs.replace(job(micro=32, length=1024), throughput=packed)
+    for gib in (24, 40, 80):
+        room = msgspec.structs.replace(H100, memory=gib * GIB)
+        said = "; ".join(foresee(model, work, room).instead)
+        assert "micro_batch_size" in said
+        for size in re.findall(r"micro_batch_size=(\d+) fits", said):
+            smaller = msgspec.structs.replace(work, micro_batch_size=int(size))
+            assert foresee(model, smaller, room).fits, said
+        for name in re.findall(r"such as (\S+)", said):
+            base = msgspec.structs.replace(SHAPES[name], stored_scores=True)
+            single = msgspec.structs.replace(work, micro_batch_size=1)
+            assert foresee(base, single, room).fits, said
 
 
 def test_what_fits_is_not_refused() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from selfinstruct.steps.planning.model import has_plain_head
 from selfinstruct.steps.training import answer_loss
 from selfinstruct.steps.training.adapters import add_adapter
-from selfinstruct.steps.training.answer_loss import add_answer_head, has_plain_head
+from selfinstruct.steps.training.answer_loss import add_answer_head
 from selfinstruct.steps.training.loading import load_model
 from tests.tiny_student import make_base
 

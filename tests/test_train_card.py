@@ -8,8 +8,10 @@ import msgspec
 import pytest
 import yaml
 
-from selfinstruct.steps.fits import STUDENTS
-from selfinstruct.steps.planning.outlook import Job, Room, foresee
+from selfinstruct.steps.planning.job import Job
+from selfinstruct.steps.planning.outlook import foresee
+from selfinstruct.steps.planning.room import Room
+from selfinstruct.steps.planning.shapes import STUDENTS
 from selfinstruct.steps.training.card import StudentFacts, student_card
 from selfinstruct.steps.training.plan import StepLog
 from selfinstruct.steps.training.summary import Actual, TrainSummary
@@ -43,7 +45,6 @@ TRAINING = TrainSummary(
             batch_size=8,
             micro_batch_size=4,
             lengths=[64] * 16,
-            max_length=384,
             epochs=1.0,
         ),
         Room(device="cuda", memory=1 << 36, name="NVIDIA H100"),

@@ -13,6 +13,7 @@ from selfinstruct.core.errors import UserError
 from selfinstruct.steps.training import distillation, preference
 from selfinstruct.steps.training.adapters import add_adapter
 from selfinstruct.steps.training.export import save_adapter, save_model
+from selfinstruct.steps.training.fitted import Fitted
 from selfinstruct.steps.training.format import Example, StudentFormat
 from selfinstruct.steps.training.loading import (
     is_encoder_decoder,
@@ -21,7 +22,7 @@ from selfinstruct.steps.training.loading import (
 )
 from selfinstruct.steps.training.measures import batch_logits, greedy
 from selfinstruct.steps.training.plan import Plan
-from selfinstruct.steps.training.trainer import SUPERVISED, Fitted, fit
+from selfinstruct.steps.training.trainer import SUPERVISED, fit
 from tests.families import FAMILIES, make_family
 from tests.tiny_student import rows
 

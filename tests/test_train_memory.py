@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from selfinstruct.stages.train import train_student
 from selfinstruct.steps.training import halving, preference
 from selfinstruct.steps.training.adapters import add_adapter
+from selfinstruct.steps.training.fitted import Fitted
 from selfinstruct.steps.training.loading import load_tokenizer
 from selfinstruct.steps.training.preference import Pair
-from selfinstruct.steps.training.rehearsal import largest
 from selfinstruct.steps.training.summary import TrainSummary, parse_summary
-from selfinstruct.steps.training.trainer import Fitted, fit
+from selfinstruct.steps.training.trainer import fit
 from tests.test_train_families import PLAN, load
 from tests.tiny_student import make_base, make_run
 
@@ -170,19 +170,3 @@ def test_a_pair_stays_together(count: int, pieces: int) -> None:
     worse = [part["input_ids"][len(part["input_ids"]) // 2 :] for part in parts]
     assert torch.cat(better).tolist() == list(range(count))
     assert torch.cat(worse).tolist() == list(range(count, 2 * count))
-
-
-@given(st.lists(st.integers(1, 99), min_size=1, max_size=20), st.integers(1, 6), st.booleans())
-def test_the_largest_micro_batch(lengths: list[int], micro: int, packed: bool) -> None:
-    """No other one has more positions, with its padding or, packed, without."""
-
-    def positions(places: list[int]) -> int:
-        part = [lengths[at] for at in places]
-        return sum(part) if packed else len(part) * max(part)
-
-    found = largest(lengths, micro, packed=packed)
-    all_of_them = [
-        list(range(at, min(at + micro, len(lengths)))) for at in range(0, len(lengths), micro)
-    ]
-    assert found in all_of_them
-    assert positions(found) == max(map(positions, all_of_them))

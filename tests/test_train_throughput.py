@@ -11,8 +11,10 @@ import pytest
 
 from selfinstruct.core.errors import MissingDependency, RecipeError, UserError
 from selfinstruct.stages.train import plan_student, read_summary, train_student
+from selfinstruct.steps.planning.job import Job
 from selfinstruct.steps.planning.model import ModelSize
-from selfinstruct.steps.planning.outlook import Job, Room, foresee, micro_batches
+from selfinstruct.steps.planning.outlook import foresee
+from selfinstruct.steps.planning.room import Room
 from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose
 from selfinstruct.steps.training import packing
 from selfinstruct.steps.training.halving import split
@@ -241,8 +243,8 @@ def test_a_packed_row_that_attention_computes_whole_is_planned_so() -> None:
         vocabulary=32_000, stored_scores=True,
     )  # fmt: skip
     job = Job(
-        method="lora", rank=8, batch_size=4, micro_batch_size=4, lengths=[64] * 8, max_length=64,
-        epochs=1.0, throughput=Throughput(chosen="eager", packing=True),
+        method="lora", rank=8, batch_size=4, micro_batch_size=4, lengths=[64] * 8, epochs=1.0,
+        throughput=Throughput(chosen="eager", packing=True),
     )  # fmt: skip
     room = Room(device="cuda", memory=1 << 40, name="NVIDIA H200")
     skipping = Throughput(chosen="flash_attention_2", packing=True)
@@ -252,12 +254,6 @@ def test_a_packed_row_that_attention_computes_whole_is_planned_so() -> None:
     stored = 2 * 8 * 64 * 64 * 2 * 8  # bytes of one example's scores, over heads and layers
     assert squares.memory.activations - skips.memory.activations == (16 - 4) * stored
     assert squares.flops > skips.flops
-
-
-def test_a_packed_plan_counts_no_padding() -> None:
-    """The plan's micro-batches have as many tokens as their examples, rounded up."""
-    assert micro_batches([4, 2, 5, 3, 1], 2) == [(2, 4), (2, 5), (1, 1)]
-    assert micro_batches([4, 2, 5, 3, 1], 2, packed=True) == [(2, 3), (2, 4), (1, 1)]
 
 
 # -- memory for time -------------------------------------------------------------------------------

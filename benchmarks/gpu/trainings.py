@@ -117,13 +117,14 @@ def ours(bench: Bench) -> dict[str, Any]:
 
 def planned(bench: Bench, rows: Sequence[Any], config: Any, throughput: Any) -> Any:
     """The plan that `train-student` would make: its micro-batch, and whether it recomputes."""
+    from selfinstruct.steps.planning.job import Job
     from selfinstruct.steps.planning.model import measure_model
-    from selfinstruct.steps.planning.outlook import Job, foresee
+    from selfinstruct.steps.planning.outlook import foresee
     from selfinstruct.steps.planning.room import find_room
 
     job = Job(
         method=bench.case.method, rank=RANK, batch_size=bench.batch, micro_batch_size=None,
-        lengths=[row.length for row in rows], max_length=bench.length, epochs=1,
+        lengths=[row.length for row in rows], epochs=1,
         recompute=None if config.recompute == "auto" else config.recompute,
         optimizer=config.optimizer, throughput=throughput, sparse_head=config.sparse_head,
     )  # fmt: skip

@@ -26,8 +26,8 @@ from selfinstruct.core.recipe import Recipe, StudentConfig
 from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.training_bill import book_hours, book_tokens, hours_cost, session
-from selfinstruct.steps.planning.outlook import Outlook, Room, refuse
-from selfinstruct.steps.planning.room import find_room, is_sharded
+from selfinstruct.steps.planning.outlook import Outlook, refuse
+from selfinstruct.steps.planning.room import Room, find_room, is_sharded
 from selfinstruct.steps.planning.speed import CALIBRATION_SECONDS
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.training.adapters import add_adapter
@@ -51,7 +51,8 @@ from selfinstruct.steps.training.runtime import (
 )
 from selfinstruct.steps.training.summary import SUMMARY, TrainSummary, parse_summary
 from selfinstruct.steps.training.trackers import check_trackers
-from selfinstruct.steps.training.trainer import SUPERVISED, Aside, fit
+from selfinstruct.steps.training.trainer import SUPERVISED, fit
+from selfinstruct.steps.training.watch import Aside
 
 # Seconds for which the processor is timed before a training; asked for alone, the plan takes more.
 CALIBRATION = 0.1

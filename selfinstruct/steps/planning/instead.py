@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from msgspec.structs import replace
 
-from selfinstruct.steps.fits import STUDENTS
-from selfinstruct.steps.planning.memory import Memory, Method, training_memory
+from selfinstruct.steps.planning.job import Job, job_memory
+from selfinstruct.steps.planning.memory import Method
 from selfinstruct.steps.planning.model import ModelSize
-
-if TYPE_CHECKING:
-    from selfinstruct.steps.planning.outlook import Job, Room
+from selfinstruct.steps.planning.room import Room
+from selfinstruct.steps.planning.shapes import STUDENTS
 
 SHORTEST = 128
 MOST_GPUS = 64
+LIGHTER: dict[Method, tuple[Method, ...]] = {"full": ("lora", "qlora"), "lora": ("qlora",)}
 
 
 def what_would(model: ModelSize, job: Job, room: Room) -> list[str]:
@@ -28,57 +28,27 @@ def what_would(model: ModelSize, job: Job, room: Room) -> list[str]:
     return [one for one in found if one]
 
 
-def _fits(memory: Memory, room: Room) -> bool:
-    return memory.total <= room.usable
-
-
-def _count(
-    model: ModelSize,
-    job: Job,
-    room: Room,
-    *,
-    rows: int = 1,
-    length: int = 0,
-    method: Method | None = None,
-    shards: int = 0,
-    recompute: bool | None = None,
-) -> Memory:
-    return training_memory(
-        model,
-        method or job.method,
-        room.device,
-        rows=rows,
-        length=length or max(job.lengths),
-        rank=job.rank,
-        recompute=job.recompute if recompute is None else recompute,
-        optimizer=job.optimizer,
-        mixed=room.mixed,
-        sparse_head=job.sparse_head and model.plain_head,
-        answers=job.answers,
-        shards=shards or (room.processes if room.sharded else 1),
-    )
+def _fits(model: ModelSize, job: Job, room: Room, rows: int = 1, length: int | None = None) -> bool:
+    """Whether `rows` examples at once fit, as long as the job's longest where not given."""
+    return job_memory(model, job, room, rows, length or job.longest).total <= room.usable
 
 
 def _recomputed(model: ModelSize, job: Job, room: Room) -> str:
     rows = job.micro_batch_size or 1
-    helps = job.recompute is False and _fits(
-        _count(model, job, room, rows=rows, recompute=True), room
-    )
+    helps = job.recompute is False and _fits(model, replace(job, recompute=True), room, rows)
     return "--set student.recompute=true fits, and is slower" if helps else ""
 
 
 def _smaller_batch(model: ModelSize, job: Job, room: Room) -> str:
-    largest = job.micro_batch_size or 1
-    sizes = range(largest - 1, 0, -1)
-    fitting = (n for n in sizes if _fits(_count(model, job, room, rows=n), room))
-    size = next(fitting, 0)
+    sizes = range((job.micro_batch_size or 1) - 1, 0, -1)
+    size = next((rows for rows in sizes if _fits(model, job, room, rows)), 0)
     return f"--set student.micro_batch_size={size} fits" if size else ""
 
 
 def _shorter(model: ModelSize, job: Job, room: Room) -> str:
-    length = max(job.lengths) // 2
+    length = job.longest // 2
     while length >= SHORTEST:
-        if _fits(_count(model, job, room, length=length), room):
+        if _fits(model, job, room, length=length):
             return (
                 "--set student.micro_batch_size=1 --set student.max_length="
                 f"{length} fits, and cuts longer records"
@@ -88,11 +58,10 @@ def _shorter(model: ModelSize, job: Job, room: Room) -> str:
 
 
 def _other_method(model: ModelSize, job: Job, room: Room) -> str:
-    lighter: dict[Method, tuple[Method, ...]] = {"full": ("lora", "qlora"), "lora": ("qlora",)}
-    for method in lighter.get(job.method, ()):
+    for method in LIGHTER.get(job.method, ()):
         if method == "qlora" and room.device != "cuda":
             continue  # slower than it is worth on a processor, and no kernels on a Mac
-        if _fits(_count(model, job, room, method=method), room):
+        if _fits(model, replace(job, method=method), room):
             return f"--set student.method={method} --set student.micro_batch_size=auto fits"
     return ""
 
@@ -100,17 +69,16 @@ def _other_method(model: ModelSize, job: Job, room: Room) -> str:
 def _more_gpus(model: ModelSize, job: Job, room: Room) -> str:
     if room.device != "cuda":
         return ""
-    for gpus in range(max(2, room.processes), MOST_GPUS + 1):
-        already = room.sharded and gpus == room.processes
-        if not already and _fits(_count(model, job, room, shards=gpus), room):
+    for gpus in range(max(2, room.shards + 1, room.processes), MOST_GPUS + 1):
+        if _fits(model, job, replace(room, processes=gpus, sharded=True)):
             return f"{gpus} such GPUs fit with --launch accelerate --sharding fsdp"
     return ""
 
 
 def _smaller_base(model: ModelSize, job: Job, room: Room) -> str:
     """The largest of the well-known smaller bases that fits."""
-    known = sorted(STUDENTS, key=lambda shape: shape.parameters, reverse=True)
-    for shape in known:
-        if shape.parameters < model.parameters and _fits(_count(shape.size, job, room), room):
+    for shape in sorted(STUDENTS, key=lambda shape: shape.parameters, reverse=True):
+        size = replace(shape.size, stored_scores=model.stored_scores)  # the same attention
+        if shape.parameters < model.parameters and _fits(size, job, room):
             return f"a smaller base fits, such as {shape.name}"
     return ""

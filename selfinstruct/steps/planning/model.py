@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from selfinstruct.core.errors import UserError
+
+# Settings under which a model's logits are more than its output layer's product.
+_SCALED = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "logits_scaling",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+    "logit_softcap",
+    "softcap",
+)
 
 
 class ModelSize(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +61,6 @@ def measure_model(folder: Path, name: str) -> ModelSize:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    from selfinstruct.steps.training.answer_loss import has_plain_head
-
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         both = bool(getattr(config, "is_encoder_decoder", False))
@@ -73,6 +85,20 @@ def measure_model(folder: Path, name: str) -> ModelSize:
         encoder_decoder=both,
         stored_scores=not getattr(model, "_supports_sdpa", False),
         plain_head=not both and has_plain_head(model),
+    )
+
+
+def has_plain_head(model: Any) -> bool:
+    """Whether the logits of a causal `model` are its output layer's product and nothing more."""
+    import torch
+
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    return (
+        isinstance(head, torch.nn.Linear)
+        and model.base_model is not model
+        and not getattr(config, "output_router_logits", False)
+        and all(getattr(config, name, None) in (None, 1.0) for name in _SCALED)
     )
 
 

@@ -8,25 +8,33 @@ order, and the memory and the speed are those of the machine found.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
 
 from selfinstruct.core.errors import UserError
 from selfinstruct.steps.planning.accelerators import known_gpu
+from selfinstruct.steps.planning.batches import largest, micro_batches
 from selfinstruct.steps.planning.instead import what_would
+from selfinstruct.steps.planning.job import (
+    ENOUGH_TOKENS,
+    Job,
+    choose_micro,
+    job_memory,
+    recomputes,
+    share_of,
+)
 from selfinstruct.steps.planning.memory import (
     GIB,
-    RECOMPUTE_ABOVE,
     USABLE,
     Device,
     Memory,
     Method,
-    Optimizer,
     merging_memory,
-    training_memory,
 )
 from selfinstruct.steps.planning.model import ModelSize
+from selfinstruct.steps.planning.room import Room
 from selfinstruct.steps.planning.speed import (
     CALIBRATION_SECONDS,
     Speed,
@@ -37,52 +45,8 @@ from selfinstruct.steps.planning.speed import (
 )
 from selfinstruct.steps.planning.throughput import Throughput
 
-# Padded tokens of a micro-batch beyond which a larger one is no faster.
-ENOUGH_TOKENS: dict[Device, int] = {"cuda": 16_384, "cpu": 2_048, "mps": 4_096}
-# Tokens of a micro-batch from which on a large model keeps a GPU busy.
-KEPT_TOKENS = 4_096
 # A GPU under training load draws about this share of its limit; assumed.
 DRAWN = 0.85
-
-
-class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a training would run: each of `processes` has `memory` bytes; `name` is the GPU's.
-
-    `mixed`: a processor that computes in bfloat16.
-    """
-
-    device: Device
-    memory: int
-    name: str = ""
-    processes: int = 1
-    sharded: bool = False
-    mixed: bool = False
-
-    @property
-    def usable(self) -> int:
-        """Bytes that one process can have."""
-        return int(self.memory * USABLE[self.device])
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What would be trained: the settings, and the tokens of each example in training order.
-
-    `recompute` and `micro_batch_size` are None where they are to be chosen. `answers` is the share
-    of tokens with loss.
-    """
-
-    method: Method
-    rank: int
-    batch_size: int
-    micro_batch_size: int | None
-    lengths: Sequence[int]
-    max_length: int
-    epochs: float
-    recompute: bool | None = None
-    optimizer: Optimizer = "adamw"
-    throughput: Throughput = Throughput()
-    sparse_head: bool = True
-    answers: float = 1.0
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,35 +106,14 @@ def foresee(
     """
     recompute = recomputes(model, job, room)
     job = msgspec.structs.replace(job, recompute=recompute)
-    micro = job.micro_batch_size or choose_micro(model, job, room)
-    share = max(1, job.batch_size // room.processes)
-    micro = _divisor(share, micro)
-    batches = [
-        _computed(job, *batch)
-        for batch in micro_batches(job.lengths, micro, packed=job.throughput.packing)
-    ]
-    memory = _memory(model, job, room, *_largest(batches))
-    speed = (
-        gpu_speed(room.name, model)
-        if room.device == "cuda"
-        else processor_speed(
-            model,
-            min(ENOUGH_TOKENS["cpu"], _tokens(batches[0])),
-            calibration,
-            mixed=room.mixed and job.method != "qlora",
-        )
-    )
-    seconds = None
-    if speed is not None:
-        mine = batches[:: room.processes]
-        seconds = training_seconds(
-            model,
-            job.method,
-            mine,
-            speed,
-            recompute=recompute,
-            answers=job.answers if job.sparse_head and model.plain_head else None,
-        )
+    micro = choose_micro(model, job, room)
+    job = msgspec.structs.replace(job, micro_batch_size=micro)
+    batches = micro_batches(job.lengths, micro, packed=job.throughput.packing)
+    most = largest(batches)
+    memory = job_memory(model, job, room, most.rows, most.length)
+    shapes = [job.attended(batch.rows, batch.length) for batch in batches]
+    speed = _speed(model, job, room, shapes[0], calibration)
+    seconds = None if speed is None else _seconds(model, job, room, shapes, speed)
     fits = memory.total <= room.usable
     return Outlook(
         method=job.method,
@@ -181,58 +124,27 @@ def foresee(
         parameters=model.parameters,
         trainable=model.parameters if job.method == "full" else model.adapter(job.rank),
         micro_batch_size=micro,
-        accumulation=share // micro,
+        accumulation=share_of(job, room) // micro,
         batch_size=job.batch_size,
-        longest=max(job.lengths),
+        longest=job.longest,
         recompute=recompute,
         examples=len(job.lengths),
         steps=-(-len(job.lengths) // job.batch_size),
         epochs=job.epochs,
         tokens=sum(job.lengths),
-        padded_tokens=sum(job.lengths if job.throughput.packing else map(_tokens, batches)),
+        padded_tokens=sum(batch.positions for batch in batches),
         memory=memory,
         merging=merging_memory(model, job.method, room.device),
         need=memory.total,
         have=room.usable,
-        flops=sum(step_flops(model, job.method, *batch) for batch in batches),
+        flops=sum(step_flops(model, job.method, *shape) for shape in shapes),
         seconds=seconds,
         speed=speed,
         cost=None if seconds is None else round(hour_price * seconds / 3600),
-        kwh=_kwh(room, seconds),
+        kwh=None if seconds is None else _kwh(room, seconds),
         instead=[] if fits else what_would(model, job, room),
         throughput=job.throughput,
     )
-
-
-def recomputes(model: ModelSize, job: Job, room: Room) -> bool:
-    """Whether activations are recomputed, where the job leaves it open.
-
-    Up to a billion parameters they are not. Above, a GPU with room for a micro-batch that is worth
-    its while keeps them: working them out again takes a third of its time.
-    """
-    if job.recompute is not None:
-        return job.recompute
-    if model.parameters <= RECOMPUTE_ABOVE:
-        return False
-    if room.device != "cuda":
-        return True
-    longest = max(job.lengths)
-    share = max(1, job.batch_size // room.processes)
-    rows = job.micro_batch_size or max(1, min(share, KEPT_TOKENS // longest))
-    kept = msgspec.structs.replace(job, recompute=False)
-    return _memory(model, kept, room, rows, longest).total > room.usable
-
-
-def choose_micro(model: ModelSize, job: Job, room: Room) -> int:
-    """The largest micro-batch that fits and is worth it; 1 where none fits."""
-    share = max(1, job.batch_size // room.processes)
-    longest = max(job.lengths)
-    for micro in range(share, 1, -1):
-        if share % micro or micro * longest > max(ENOUGH_TOKENS[room.device], longest):
-            continue
-        if _memory(model, job, room, micro, longest).total <= room.usable:
-            return micro
-    return 1
 
 
 def refuse(plan: Outlook, name: str) -> None:
@@ -253,54 +165,34 @@ def refuse(plan: Outlook, name: str) -> None:
     )
 
 
-def micro_batches(
-    lengths: Sequence[int], micro: int, *, packed: bool = False
-) -> list[tuple[int, int]]:
-    """Rows and length of each micro-batch, in training order; `packed` ones have no padding."""
-    parts = (lengths[at : at + micro] for at in range(0, len(lengths), micro))
-    if packed:  # as many tokens, as if all were of their mean length
-        return [(len(part), -(-sum(part) // len(part))) for part in parts]
-    return [(len(part), max(part)) for part in parts]
+def _speed(
+    model: ModelSize, job: Job, room: Room, first: tuple[int, int], calibration: float
+) -> Speed | None:
+    """What one process reaches, on a processor timed with as many rows as the `first` batch has."""
+    if room.device == "cuda":
+        return gpu_speed(room.name, model)
+    rows = min(ENOUGH_TOKENS["cpu"], math.prod(first))
+    mixed = room.mixed and job.method != "qlora"
+    return processor_speed(model, rows, calibration, mixed=mixed)
 
 
-def _computed(job: Job, rows: int, length: int) -> tuple[int, int]:
-    """Rows and length as attention sees them: a packed row may be one example to it."""
-    return (1, rows * length) if job.throughput.squares else (rows, length)
-
-
-def _memory(model: ModelSize, job: Job, room: Room, rows: int, length: int) -> Memory:
-    rows, length = _computed(job, rows, length)
-    return training_memory(
+def _seconds(
+    model: ModelSize, job: Job, room: Room, shapes: Sequence[tuple[int, int]], speed: Speed
+) -> float:
+    """Seconds to train on micro-batches of `shapes`, of which each process takes its share."""
+    return training_seconds(
         model,
         job.method,
-        room.device,
-        rows=rows,
-        length=length,
-        rank=job.rank,
-        recompute=job.recompute,
-        optimizer=job.optimizer,
-        shards=room.processes if room.sharded else 1,
-        mixed=room.mixed,
-        sparse_head=job.sparse_head and model.plain_head,
-        answers=job.answers,
+        shapes[:: room.processes],
+        speed,
+        recompute=bool(job.recompute),
+        answers=job.answers if job.sparse_head and model.plain_head else None,
     )
 
 
-def _largest(batches: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    return max(batches, key=_tokens)
-
-
-def _tokens(batch: tuple[int, int]) -> int:
-    return batch[0] * batch[1]
-
-
-def _divisor(share: int, limit: int) -> int:
-    """The largest divisor of `share` that is not above `limit`, as the trainer takes it."""
-    return next(size for size in range(min(limit, share), 0, -1) if share % size == 0)
-
-
-def _kwh(room: Room, seconds: float | None) -> float | None:
+def _kwh(room: Room, seconds: float) -> float | None:
+    """What the GPUs draw in so many seconds; None where nothing is known of them."""
     found = known_gpu(room.name) if room.device == "cuda" else None
-    if found is None or seconds is None:
+    if found is None:
         return None
     return found.watts * DRAWN * room.processes * seconds / 3.6e6

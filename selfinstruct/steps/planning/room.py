@@ -5,9 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import msgspec
+
 from selfinstruct.steps import machine
-from selfinstruct.steps.planning.memory import Device
-from selfinstruct.steps.planning.outlook import Room
+from selfinstruct.steps.planning.memory import USABLE, Device
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a training would run: each of `processes` has `memory` bytes; `name` is the GPU's.
+
+    `sharded`: they split the model among them. `mixed`: a processor that computes in bfloat16.
+    """
+
+    device: Device
+    memory: int
+    name: str = ""
+    processes: int = 1
+    sharded: bool = False
+    mixed: bool = False
+
+    @property
+    def usable(self) -> int:
+        """Bytes that one process can have."""
+        return int(self.memory * USABLE[self.device])
+
+    @property
+    def shards(self) -> int:
+        """Processes among which weights, gradients and optimizer states are split."""
+        return self.processes if self.sharded else 1
 
 
 def find_room(device: str, processes: int, *, sharded: bool = False) -> Room:
@@ -21,7 +46,6 @@ def find_room(device: str, processes: int, *, sharded: bool = False) -> Room:
     from selfinstruct.steps.training.runtime import training_dtype
 
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-
     kind: Device = "cuda" if device == "cuda" else "mps" if device == "mps" else "cpu"
     if kind == "cuda":
         used = range(min(local, torch.cuda.device_count()))

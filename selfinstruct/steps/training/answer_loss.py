@@ -15,20 +15,8 @@ from functools import cache
 from typing import Any
 
 from selfinstruct.steps.planning.memory import ROWS as TILE
+from selfinstruct.steps.planning.model import has_plain_head
 from selfinstruct.steps.training.halving import is_out_of_memory
-
-# Settings under which a model's logits are more than its output layer's product.
-_SCALED = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "output_multiplier",
-    "lm_head_multiplier",
-    "logits_scaling",
-    "logits_soft_cap",
-    "output_logit_soft_cap",
-    "logit_softcap",
-    "softcap",
-)
 
 
 def add_answer_head(model: Any) -> bool:
@@ -58,20 +46,6 @@ def add_answer_head(model: Any) -> bool:
 
     own.forward = types.MethodType(answering, own)
     return True
-
-
-def has_plain_head(model: Any) -> bool:
-    """Whether the logits of a causal `model` are its output layer's product and nothing more."""
-    import torch
-
-    config = model.config.get_text_config()
-    head = model.get_output_embeddings()
-    return (
-        isinstance(head, torch.nn.Linear)
-        and model.base_model is not model
-        and not getattr(config, "output_router_logits", False)
-        and all(getattr(config, name, None) in (None, 1.0) for name in _SCALED)
-    )
 
 
 def _multiplies(model: Any) -> bool:

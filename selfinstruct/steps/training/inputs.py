@@ -12,9 +12,10 @@ import msgspec
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.money import from_dollars
 from selfinstruct.core.recipe import StudentConfig
+from selfinstruct.steps.planning.job import Job
 from selfinstruct.steps.planning.model import measure_model
-from selfinstruct.steps.planning.outlook import Job, Outlook, Room, foresee
-from selfinstruct.steps.planning.room import is_sharded
+from selfinstruct.steps.planning.outlook import Outlook, foresee
+from selfinstruct.steps.planning.room import Room, is_sharded
 from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.training.base import Base, find_base
@@ -136,7 +137,6 @@ class Inputs:
             batch_size=plan.batch_size,
             micro_batch_size=None if chosen == "auto" else chosen,
             lengths=[lengths[at] for at in order],
-            max_length=self.lessons.max_length,
             epochs=len(order) / len(lengths),
             recompute=None if plan.recompute == "auto" else plan.recompute,
             optimizer=plan.optimizer,

@@ -25,7 +25,8 @@ from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.runtime import compute_dtype
 from selfinstruct.steps.training.setup import Build
 from selfinstruct.steps.training.summary import Later, length_notes
-from selfinstruct.steps.training.trainer import Aside, fit
+from selfinstruct.steps.training.trainer import fit
+from selfinstruct.steps.training.watch import Aside
 
 Kind = Literal["distillation", "preference"]
 

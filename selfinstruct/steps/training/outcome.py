@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from selfinstruct.steps.planning.outlook import Outlook
+from selfinstruct.steps.training.fitted import Fitted
 from selfinstruct.steps.training.inputs import Inputs
 from selfinstruct.steps.training.runtime import describe_device, versions
 from selfinstruct.steps.training.summary import Actual, Later, TrainSummary, best_note
-from selfinstruct.steps.training.trainer import Fitted
 
 _PLACES = {"instruction": "{instruction}", "input": "{input}"}
 

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from selfinstruct.core.errors import RecipeError
+from selfinstruct.steps.planning.batches import largest_divisor
 from selfinstruct.steps.planning.memory import Optimizer
 from selfinstruct.steps.planning.throughput import Throughput
 from selfinstruct.steps.training.order import training_order
@@ -69,8 +70,7 @@ def accumulation(plan: Plan, processes: int) -> tuple[int, int]:
             f"student.batch_size: {plan.batch_size} examples cannot be shared out evenly among "
             f"{processes} processes; make it a multiple of {processes}"
         )
-    limit = min(plan.micro_batch_size, share)
-    micro = next(size for size in range(limit, 0, -1) if share % size == 0)
+    micro = largest_divisor(share, plan.micro_batch_size)
     return micro, share // micro
 
 

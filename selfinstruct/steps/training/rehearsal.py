@@ -10,24 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # What in a trainer's loss talks to other processes, for figures that are not used here.
 _GATHERS = ("gather_for_metrics", "gather", "reduce")
 _COUNTED = ("_metrics", "_total_train_tokens")
-
-
-def largest(lengths: Sequence[int], micro: int, *, packed: bool) -> list[int]:
-    """Places, in training order, of the micro-batch that takes the most memory."""
-    starts = range(0, len(lengths), micro)
-
-    def positions(start: int) -> int:
-        part = lengths[start : start + micro]
-        return sum(part) if packed else len(part) * max(part)
-
-    start = max(starts, key=positions)
-    return list(range(start, min(start + micro, len(lengths))))
 
 
 def agreed(failed: bool, device: Any) -> bool:

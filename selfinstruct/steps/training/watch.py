@@ -15,9 +15,9 @@ from selfinstruct.steps.planning.outlook import Outlook
 from selfinstruct.steps.training.checkpoints import mark_complete, write_clock
 from selfinstruct.steps.training.halving import Halving
 from selfinstruct.steps.training.held_out import HeldOut, Measured, best_of, is_over
+from selfinstruct.steps.training.history import measurements, step_entries
 from selfinstruct.steps.training.plan import (
     Plan,
-    StepLog,
     is_main_process,
     process_count,
     wait_for_all,
@@ -26,35 +26,51 @@ from selfinstruct.steps.training.progress import (
     LossGuard,
     OnProgress,
     TrainProgress,
-    corrected_seconds,
 )
 
 # Steps whose pace foretells the rest.
 PACE_STEPS = 50
 
 
+class Aside(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes along with a training and does not change it, except that `held_out` may end it.
+
+    `outlook` is the plan, `hour_price` picodollars an hour, `kwh` what earlier sessions drew.
+    `report_to` names trackers, `name` is what they call the run. `clock` is the folder where the
+    time taken is noted, that of the checkpoints where not given.
+    """
+
+    outlook: Outlook | None = None
+    hour_price: int = 0
+    kwh: float | None = None
+    held_out: HeldOut | None = None
+    report_to: Sequence[str] = ()
+    name: str = ""
+    clock: Path | None = None
+
+
 class Watch(msgspec.Struct, frozen=True, kw_only=True):
     """What the callback needs to know of a training.
 
     `tokens` are those of each step, without padding, `positions` with it. `clock` tells the
-    seconds this training has taken so far, `energy` the kWh where they can be read. `outlook` is
-    the plan, `hour_price` picodollars. `held_out` is what is measured meanwhile.
+    seconds this training has taken so far, `energy` the kWh where they can be read.
     """
 
     plan: Plan
-    steps: int
     tokens: list[int]
     positions: list[int]
     checkpoints: Path
-    clock_folder: Path
     fingerprint: str
     clock: Callable[[], float]
     energy: Callable[[], float | None] = lambda: None
     on_progress: OnProgress | None = None
-    outlook: Outlook | None = None
-    hour_price: int = 0
-    held_out: HeldOut | None = None
+    aside: Aside
     halving: Halving
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return len(self.positions)
 
 
 def watcher(watch: Watch) -> Any:
@@ -71,7 +87,7 @@ def watcher(watch: Watch) -> Any:
 
         def on_train_begin(self, _: Any, state: Any, __: Any, **___: Any) -> None:
             self.last = time.monotonic()
-            for entry in _steps(state.log_history):
+            for entry in step_entries(state.log_history):
                 self.guard.diverged(float(entry["loss"]))
                 watch.halving.pieces = int(entry["pieces"])
 
@@ -82,10 +98,10 @@ def watcher(watch: Watch) -> Any:
             self, _: Any, state: Any, control: Any, model: Any = None, **__: Any
         ) -> None:
             self.ended = time.monotonic()
-            if watch.held_out is not None and _is_due(watch, state.global_step):
-                measured = watch.held_out.measure(model, state.global_step)
+            if watch.aside.held_out is not None and _is_due(watch, state.global_step):
+                measured = watch.aside.held_out.measure(model, state.global_step)
                 state.log_history.append({"held_out": msgspec.to_builtins(measured)})
-                _steer(state, control, watch.held_out, measured)
+                _steer(state, control, watch.aside.held_out, measured)
 
         def on_log(self, _: Any, state: Any, __: Any, logs: dict[str, Any], **___: Any) -> None:
             if "loss" not in logs:
@@ -100,7 +116,8 @@ def watcher(watch: Watch) -> Any:
                 step_tokens=tokens, seconds=seconds, wall=wall, pieces=watch.halving.pieces
             )
             if is_main_process():
-                write_clock(watch.clock_folder, watch.fingerprint, watch.clock(), watch.energy())
+                folder = watch.aside.clock or watch.checkpoints
+                write_clock(folder, watch.fingerprint, watch.clock(), watch.energy())
                 if watch.on_progress is not None:
                     watch.on_progress(_progress(watch, state.log_history))
 
@@ -114,8 +131,8 @@ def watcher(watch: Watch) -> Any:
 
 
 def _is_due(watch: Watch, step: int) -> bool:
-    assert watch.held_out is not None  # noqa: S101 (asked by the caller)
-    return step % watch.held_out.every == 0 or step == watch.steps
+    assert watch.aside.held_out is not None  # noqa: S101 (asked by the caller)
+    return step % watch.aside.held_out.every == 0 or step == watch.steps
 
 
 def _steer(state: Any, control: Any, held_out: HeldOut, newest: Measured) -> None:
@@ -143,7 +160,7 @@ def _check(plan: Plan, loss: float, step: int, guard: LossGuard) -> None:
 
 
 def _progress(watch: Watch, history: list[dict[str, Any]]) -> TrainProgress:
-    entries = _steps(history)
+    entries = step_entries(history)
     newest, step = entries[-1], len(entries)
     recent = entries[-PACE_STEPS:]
     pace = sum(one["wall"] for one in recent) / sum(watch.positions[step - len(recent) : step])
@@ -158,7 +175,7 @@ def _progress(watch: Watch, history: list[dict[str, Any]]) -> TrainProgress:
         seconds_left=pace * sum(watch.positions[step:]),
         mfu=_mfu(watch, step, newest["seconds"]),
         held_out_loss=measured[-1].loss if measured else None,
-        cost=round(watch.hour_price * seconds / 3600),
+        cost=round(watch.aside.hour_price * seconds / 3600),
         note="; ".join(filter(None, [_note(measured, step), *watch.halving.untold()])),
     )
 
@@ -173,40 +190,8 @@ def _note(measured: Sequence[Measured], step: int) -> str:
 
 def _mfu(watch: Watch, step: int, seconds: float) -> float | None:
     """The share of the devices' peak that the step's own operations were, without recomputation."""
-    plan = watch.outlook
+    plan = watch.aside.outlook
     if plan is None or plan.speed is None or plan.speed.peak is None:
         return None
     operations = plan.flops / plan.padded_tokens * watch.positions[step - 1]
     return operations / max(seconds, 1e-9) / (plan.speed.peak * process_count())
-
-
-def _steps(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries of steps in a trainer's log history."""
-    return [entry for entry in history if "loss" in entry]
-
-
-def measurements(history: Sequence[dict[str, Any]]) -> list[Measured]:
-    """What was measured on held-out records, from a trainer's log history."""
-    found = (entry["held_out"] for entry in history if "held_out" in entry)
-    return [msgspec.convert(one, Measured) for one in found]
-
-
-def step_logs(history: Sequence[dict[str, Any]]) -> list[StepLog]:
-    """The steps in a trainer's log history."""
-    return [
-        StepLog(
-            step=int(entry["step"]),
-            loss=float(entry["loss"]),
-            learning_rate=float(entry["learning_rate"]),
-            grad_norm=float(entry["grad_norm"]) if "grad_norm" in entry else None,
-            tokens=int(entry["step_tokens"]),
-            seconds=round(float(entry["seconds"]), 3),
-        )
-        for entry in _steps(history)
-    ]
-
-
-def timing(history: Sequence[dict[str, Any]], watch: Watch) -> tuple[float, float | None]:
-    """Seconds from the first step to the last, and what was foreseen after the first ones."""
-    walls = [float(entry["wall"]) for entry in _steps(history)]
-    return sum(walls), corrected_seconds(walls, watch.positions)
