@@ -17,7 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-from selfinstruct.core.recipe import Price, Recipe, StrategyConfig, TeacherConfig
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.sections.generate import StrategyConfig
+from selfinstruct.core.sections.teacher import Price, TeacherConfig
 from selfinstruct.core.types import Candidate
 from selfinstruct.engine import loop
 from selfinstruct.engine.accounts import funnel

@@ -16,7 +16,7 @@ from typing import Any
 
 from texts import alpaca, data_folder
 
-from selfinstruct.core.recipe import CorrectnessConfig, RulesConfig
+from selfinstruct.core.sections.filters import CorrectnessConfig, RulesConfig
 from selfinstruct.core.types import Candidate, Record, Verdict
 from selfinstruct.steps.charts.faults import EXAMPLES, Found, faults_section
 from selfinstruct.steps.charts.page import Page

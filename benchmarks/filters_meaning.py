@@ -12,7 +12,7 @@ import numpy as np
 from harness import HERE
 from texts import alpaca
 
-from selfinstruct.core.recipe import SemanticConfig
+from selfinstruct.core.sections.filters import SemanticConfig
 from selfinstruct.core.types import Candidate
 from selfinstruct.steps.embedding.minilm import MiniLM
 from selfinstruct.steps.embedding.vectors import Vectors, cosine

@@ -36,7 +36,7 @@ def ours(model_folder: Path, train: list[dict[str, str]], work: Path, seed: int)
     """`selfinstruct`'s training with the recipe's defaults, and TRL's schedule."""
     import torch
 
-    from selfinstruct.core.recipe import StudentConfig
+    from selfinstruct.core.sections.student import StudentConfig
     from selfinstruct.steps.training.adapters import add_adapter
     from selfinstruct.steps.training.format import StudentFormat
     from selfinstruct.steps.training.loading import load_model, load_tokenizer

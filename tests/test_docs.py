@@ -32,8 +32,9 @@ from selfinstruct.cli.common import with_budget
 from selfinstruct.cli.init import start_project
 from selfinstruct.cli.main import COMMANDS, cli
 from selfinstruct.core import errors
-from selfinstruct.core.recipe import Recipe, TeacherConfig
+from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.recipe_file import load_recipe
+from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.engine import retries
 from selfinstruct.testing.fake_server import Running
 

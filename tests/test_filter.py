@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import selfinstruct
 from selfinstruct.cli.main import cli
 from selfinstruct.core.errors import FolderError, RecipeError, SeedError, UserError
-from selfinstruct.core.recipe import CorrectnessConfig, FiltersConfig, RulesConfig
+from selfinstruct.core.sections.filters import CorrectnessConfig, FiltersConfig, RulesConfig
 from selfinstruct.core.types import SeedTask
 from selfinstruct.steps.rows.sinks import FORMATS
 from tests.runs import WORDS

@@ -13,7 +13,7 @@ import pytest
 
 import selfinstruct
 from selfinstruct.core.errors import SeedError
-from selfinstruct.core.recipe import FiltersConfig, RulesConfig
+from selfinstruct.core.sections.filters import FiltersConfig, RulesConfig
 from selfinstruct.steps.rows import chunks, sieve, text_files
 
 OFF = FiltersConfig.model_validate({"wording": {"enabled": False}})

@@ -25,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 
 from selfinstruct.cli.main import cli
 from selfinstruct.core.errors import FolderError, SeedError, UserError
-from selfinstruct.core.recipe import MinHashConfig
+from selfinstruct.core.sections.filters import MinHashConfig
 from selfinstruct.core.types import Candidate
 from selfinstruct.stages import filter_scale
 from selfinstruct.stages.filter_scale import filter_at_scale

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import selfinstruct
 from selfinstruct.core.errors import RecipeError
-from selfinstruct.core.recipe import FiltersConfig
+from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.types import Candidate, Filter, SeedTask, Verdict
 from selfinstruct.steps.filters.judge import REASONS, Judge, build_filters
 from selfinstruct.steps.filters.rules import REASONS as RULES
@@ -300,7 +300,7 @@ def test_verdicts_do_not_depend_on_the_process() -> None:
     """The same candidates get the same verdicts under another hash seed."""
     program = (
         "import random\n"
-        "from selfinstruct.core.recipe import FiltersConfig\n"
+        "from selfinstruct.core.sections.filters import FiltersConfig\n"
         "from selfinstruct.core.types import Candidate\n"
         "from selfinstruct.steps.filters.judge import Judge, build_filters\n"
         "rng = random.Random(1)\n"

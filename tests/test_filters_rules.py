@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from selfinstruct.core.errors import MissingDependency, RecipeError
-from selfinstruct.core.recipe import CorrectnessConfig, FiltersConfig, RulesConfig
 from selfinstruct.core.recipe_file import load_recipe
+from selfinstruct.core.sections.filters import CorrectnessConfig, FiltersConfig, RulesConfig
 from selfinstruct.core.types import Candidate, Record, Verdict
 from selfinstruct.steps import tables
 from selfinstruct.steps.correctness.numbers import evaluate

@@ -11,7 +11,7 @@ import pytest
 
 import selfinstruct
 from selfinstruct.core.errors import UserError
-from selfinstruct.core.recipe import FiltersConfig
+from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
 from selfinstruct.steps.embedding.build import SentenceModel
 from selfinstruct.steps.embedding.minilm import MiniLM

@@ -213,7 +213,7 @@ def test_eight_billion_parameters_on_one_gpu(here: Machine) -> None:
 
 def test_methods_that_recipes_cannot_name_are_marked(here: Machine) -> None:
     """QLoRA is counted, and said not to be on offer as long as a recipe cannot ask for it."""
-    from selfinstruct.core.recipe import StudentConfig
+    from selfinstruct.core.sections.student import StudentConfig
 
     can_ask = "qlora" in str(StudentConfig.model_fields["method"].annotation)
     fit = chosen(here, "SmolLM2-360M", "qlora")

@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from selfinstruct.core.errors import RecipeError
-from selfinstruct.core.recipe import Recipe, StudentConfig
+from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.recipe_file import load_recipe, override_recipe
+from selfinstruct.core.sections.student import StudentConfig
 from selfinstruct.core.shipped import shipped_root
 
 MINIMAL = "seeds: [s.jsonl]\nteacher: {kind: scripted, model: replies.jsonl}\n"

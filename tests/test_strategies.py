@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfinstruct.core.ids import make_request
-from selfinstruct.core.recipe import StrategyConfig
+from selfinstruct.core.sections.generate import StrategyConfig
 from selfinstruct.core.types import Candidate, Completion, Request, Sampling, SeedTask
 from selfinstruct.steps.strategies.build import STRATEGIES, make_strategy
 from selfinstruct.steps.strategies.shapes import Draft, Pool, Strategy

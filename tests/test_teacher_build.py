@@ -10,7 +10,7 @@ import pytest
 
 from selfinstruct.core.errors import PrivacyError, UserError
 from selfinstruct.core.ids import make_request
-from selfinstruct.core.recipe import TeacherConfig
+from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.types import Message, Sampling
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.teachers.build import KINDS, make_teacher

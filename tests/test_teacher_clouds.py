@@ -19,7 +19,7 @@ from selfinstruct.core.errors import (
     UserError,
 )
 from selfinstruct.core.ids import make_request
-from selfinstruct.core.recipe import TeacherConfig
+from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.types import Message, Request, Sampling, Teacher
 from selfinstruct.engine.routes import is_local, rate_of
 from selfinstruct.steps.pricing import rate_for

@@ -20,7 +20,7 @@ import pytest
 
 from selfinstruct.core.errors import MissingDependency, TeacherError
 from selfinstruct.core.ids import make_request
-from selfinstruct.core.recipe import TeacherConfig
+from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.types import Message, Request, Sampling
 from selfinstruct.engine.routes import is_local
 from selfinstruct.steps.privacy import Policy, enforce

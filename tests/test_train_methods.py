@@ -21,7 +21,7 @@ from selfinstruct.core.errors import (
     SeedError,
     UserError,
 )
-from selfinstruct.core.recipe import StudentConfig
+from selfinstruct.core.sections.student import StudentConfig
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.stages.evaluate import evaluate
 from selfinstruct.stages.train import read_summary, shown_masks, train_student

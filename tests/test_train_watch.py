@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfinstruct.core.errors import FolderError, MissingDependency, PrivacyError, UserError
-from selfinstruct.core.recipe import StudentConfig
+from selfinstruct.core.sections.student import StudentConfig
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.stages.train import TrainSummary, plan_student, train_student
 from selfinstruct.steps.training import halving

@@ -43,7 +43,7 @@ PACKAGES = ("torch", "transformers", "trl", "peft")
 def ours(bench: Bench) -> dict[str, Any]:
     """`train-student`'s own way, without the run folder around it."""
     from selfinstruct.core.errors import RecipeError, UserError
-    from selfinstruct.core.recipe import StudentConfig
+    from selfinstruct.core.sections.student import StudentConfig
     from selfinstruct.steps.planning.outlook import refuse
     from selfinstruct.steps.planning.throughput import Wanted, choose
     from selfinstruct.steps.training.adapters import add_adapter

@@ -15,7 +15,7 @@ from selfinstruct.core.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from selfinstruct.core.recipe import FiltersConfig
+    from selfinstruct.core.sections.filters import FiltersConfig
     from selfinstruct.core.types import Verdict
     from selfinstruct.stages.filter import FilterSummary, OnChunk
     from selfinstruct.steps.rows.chunks import Chunk

@@ -14,7 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from selfinstruct.core.errors import RecipeError
-from selfinstruct.core.recipe import FiltersConfig, Recipe, Strict
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.sections.filters import FiltersConfig
+from selfinstruct.core.sections.strict import Strict
 from selfinstruct.core.shipped import find
 
 ANY_DATASET = "any"

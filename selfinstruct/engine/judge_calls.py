@@ -11,7 +11,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from selfinstruct.core.errors import Interrupted, RecipeError, SelfInstructError
-from selfinstruct.core.recipe import JudgeConfig, TeacherConfig
+from selfinstruct.core.sections.select import JudgeConfig
+from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.types import Candidate, Request, Sampling, SeedTask
 from selfinstruct.engine.accounts import SCORE
 from selfinstruct.engine.batch_admin import open_batches

@@ -13,7 +13,8 @@ import msgspec
 
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.money import from_dollars
-from selfinstruct.core.recipe import FiltersConfig, GenerateConfig
+from selfinstruct.core.sections.filters import FiltersConfig
+from selfinstruct.core.sections.generate import GenerateConfig
 from selfinstruct.core.types import Candidate, Record, SeedTask, Verdict
 from selfinstruct.engine.accounts import BEYOND_TARGET
 from selfinstruct.engine.dispatch import Counters

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from selfinstruct.core.recipe import StrategyConfig
+from selfinstruct.core.sections.generate import StrategyConfig
 from selfinstruct.core.types import Candidate, Completion, Request, Sampling, Verdict
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.slots import ANSWER, NOT_ANSWERED, TOO_LONG, WRITE, bought, with_answer

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from selfinstruct.core.errors import PrivacyError, RecipeError
-from selfinstruct.core.recipe import Price, StrategyConfig, TeacherConfig
+from selfinstruct.core.sections.generate import StrategyConfig
+from selfinstruct.core.sections.teacher import Price, TeacherConfig
 from selfinstruct.core.types import Sampling
 from selfinstruct.engine.concurrency import SLOW_START, Gate
 from selfinstruct.engine.dispatch import Dispatcher, Route

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from selfinstruct.core.errors import LedgerError, SelfInstructError
-from selfinstruct.core.recipe import SelectConfig
+from selfinstruct.core.sections.select import SelectConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.score_book import ScoreBook

@@ -17,7 +17,8 @@ import msgspec
 
 from selfinstruct.core.errors import FolderError
 from selfinstruct.core.ids import fingerprint
-from selfinstruct.core.recipe import SelectConfig, TeacherConfig
+from selfinstruct.core.sections.select import SelectConfig
+from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.folder import RunFolder, write_json
 from selfinstruct.steps.model_files import model_mark

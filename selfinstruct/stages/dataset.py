@@ -21,7 +21,8 @@ import msgspec
 from selfinstruct import __version__
 from selfinstruct.core.errors import FolderError, UserError
 from selfinstruct.core.ids import fingerprint
-from selfinstruct.core.recipe import FiltersConfig, Recipe
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.types import Record, SeedTask
 from selfinstruct.engine.accounts import BEYOND_TARGET, SCORE, Funnel, bill, funnel
 from selfinstruct.engine.folder import RunFolder, write_atomically, write_json

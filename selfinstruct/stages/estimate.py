@@ -14,7 +14,9 @@ import msgspec
 
 from selfinstruct.core.errors import NoProgress, RecipeError
 from selfinstruct.core.money import from_dollars, show
-from selfinstruct.core.recipe import Recipe, StrategyConfig, TeacherConfig
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.sections.generate import StrategyConfig
+from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.types import Sampling, SeedTask
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.ledger import Ledger

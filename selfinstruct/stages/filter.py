@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from selfinstruct.core.errors import FolderError, Interrupted
-from selfinstruct.core.recipe import FiltersConfig
 from selfinstruct.core.recipe_file import check_filters, load_filters
+from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.types import Verdict
 from selfinstruct.steps.charts.filtered import Examples, filtered_page
 from selfinstruct.steps.filters.minhash import NEAR_DUPLICATE

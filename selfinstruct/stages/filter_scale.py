@@ -18,7 +18,7 @@ import orjson
 
 from selfinstruct import __version__
 from selfinstruct.core.errors import FolderError, UserError
-from selfinstruct.core.recipe import MinHashConfig
+from selfinstruct.core.sections.filters import MinHashConfig
 from selfinstruct.steps.rows.arrow_files import file_schema
 from selfinstruct.steps.rows.outputs import Outputs, describe_folder
 from selfinstruct.steps.rows.sieve import RowFunnel

@@ -25,7 +25,8 @@ from selfinstruct.core.errors import (
     UserError,
 )
 from selfinstruct.core.money import from_dollars, show
-from selfinstruct.core.recipe import GenerateConfig, Recipe
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.sections.generate import GenerateConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.accounts import spent_at_most
 from selfinstruct.engine.answers import BatchedAnswers

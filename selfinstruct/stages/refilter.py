@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from selfinstruct.core.errors import UserError
-from selfinstruct.core.recipe import FiltersConfig, Recipe
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.types import Record
 from selfinstruct.engine.accounts import BEYOND_TARGET, Funnel, funnel
 from selfinstruct.engine.folder import RunFolder

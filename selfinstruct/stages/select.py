@@ -20,7 +20,8 @@ import orjson
 
 from selfinstruct.core.errors import FolderError, Interrupted, RecipeError, UserError
 from selfinstruct.core.money import from_dollars
-from selfinstruct.core.recipe import Recipe, SelectConfig
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.sections.select import SelectConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.accounts import spent_at_most
 from selfinstruct.engine.budget import Budget

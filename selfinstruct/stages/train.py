@@ -22,7 +22,8 @@ import msgspec
 from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.money import from_dollars
-from selfinstruct.core.recipe import Recipe, StudentConfig
+from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.sections.student import StudentConfig
 from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.training_bill import book_hours, book_tokens, hours_cost, session

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from selfinstruct.core.recipe import StudentConfig
+from selfinstruct.core.sections.student import StudentConfig
 from selfinstruct.steps.machine import Machine
 from selfinstruct.steps.planning.memory import (
     GIB,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from selfinstruct.core.recipe import FiltersConfig
+from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.types import Book, Candidate, Filter, SeedTask, Verdict
 from selfinstruct.steps.filters import (
     conflicting,

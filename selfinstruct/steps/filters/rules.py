@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
-from selfinstruct.core.recipe import CorrectnessConfig, RulesConfig
+from selfinstruct.core.sections.filters import CorrectnessConfig, RulesConfig
 from selfinstruct.core.types import Candidate, SeedTask, Verdict
 from selfinstruct.steps.correctness.arithmetic import wrong_arithmetic
 from selfinstruct.steps.correctness.equations import wrong_solution

@@ -42,7 +42,7 @@ GPU_WORKERS = 2
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recipe asks for; see `core.recipe.StudentConfig`."""
+    """What a recipe asks for; see `core.sections.student.StudentConfig`."""
 
     attention: Attention = "auto"
     packing: bool | Literal["auto"] = "auto"

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from selfinstruct.core.recipe import FiltersConfig
+from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.types import Candidate, Verdict
 from selfinstruct.steps.filters.judge import Judge, build_filters
 from selfinstruct.steps.rows.chunks import Chunk, Fault, Found, Row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from selfinstruct.core.recipe import SelectConfig
+from selfinstruct.core.sections.select import SelectConfig
 from selfinstruct.core.types import Book, Candidate, SeedTask, task_text
 from selfinstruct.steps.embedding.kept import Kept
 from selfinstruct.steps.embedding.vectors import Embedder, Vectors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selfinstruct.core.recipe import SelectConfig
+from selfinstruct.core.sections.select import SelectConfig
 
 
 def in_words(config: SelectConfig | None) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from selfinstruct.core.recipe import StrategyConfig
+from selfinstruct.core.sections.generate import StrategyConfig
 from selfinstruct.core.types import Sampling
 from selfinstruct.steps.strategies import alpaca, json_task, magpie, self_instruct
 from selfinstruct.steps.strategies.shapes import Strategy

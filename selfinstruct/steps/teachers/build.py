@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfinstruct.core.errors import UserError
-from selfinstruct.core.recipe import TeacherConfig
+from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.shipped import find
 from selfinstruct.core.types import Teacher
 from selfinstruct.steps.privacy import Policy

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from selfinstruct.core.recipe import EvaluateConfig
+from selfinstruct.core.sections.student import EvaluateConfig
 from selfinstruct.steps.planning.room import is_sharded
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.measures import greedy, mean_loss, spread

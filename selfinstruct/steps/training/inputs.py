@@ -11,7 +11,7 @@ import msgspec
 
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.money import from_dollars
-from selfinstruct.core.recipe import StudentConfig
+from selfinstruct.core.sections.student import StudentConfig
 from selfinstruct.steps.planning.job import Job
 from selfinstruct.steps.planning.model import measure_model
 from selfinstruct.steps.planning.outlook import Outlook, foresee

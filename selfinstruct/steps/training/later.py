@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from selfinstruct.core.errors import RecipeError, UserError
-from selfinstruct.core.recipe import DistillationConfig, PreferenceConfig, StudentConfig
+from selfinstruct.core.sections.student import DistillationConfig, PreferenceConfig, StudentConfig
 from selfinstruct.steps.training import distillation, preference
 from selfinstruct.steps.training.base import Base
 from selfinstruct.steps.training.checkpoints import remove_torn

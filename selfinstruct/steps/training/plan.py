@@ -17,7 +17,7 @@ from selfinstruct.steps.training.order import training_order
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of one training; see `core.recipe.StudentConfig` for their meaning.
+    """The settings of one training; see `core.sections.student.StudentConfig` for their meaning.
 
     `throughput` is what makes it fast.
     """

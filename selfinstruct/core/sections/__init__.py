@@ -1,0 +1,1 @@
+"""The sections of a recipe, each with its checks; `core.recipe` puts them together."""

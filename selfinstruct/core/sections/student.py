@@ -1,0 +1,142 @@
+"""The sections `student` and `evaluate`: how a base is fine-tuned, and how it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from selfinstruct.core.sections.strict import Strict
+
+
+class DistillationConfig(Strict):
+    """After fine-tuning: the student answers, and learns a local teacher's probabilities for each
+    next token of its own answers (on-policy distillation)."""
+
+    teacher: str
+    """A model of the base's family, named as `base` is; it must have the same tokens."""
+    epochs: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
+    beta: float = Field(default=0.5, ge=0, le=1)
+    """0 is the forward KL divergence, 1 the reverse, between them Jensen-Shannon's."""
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Tokens of the student's answers at most."""
+
+
+class PreferenceConfig(Strict):
+    """After fine-tuning and distillation: direct preference optimization (DPO)."""
+
+    data: str
+    """A file or folder of pairs: `prompt`, or `instruction` and `input`, with `chosen` and
+    `rejected`."""
+    epochs: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=5e-6, gt=0)
+    beta: float = Field(default=0.1, gt=0)
+    """How strongly the student is held to what fine-tuning made of it."""
+
+
+def _usual_rate(given: Mapping[str, Any]) -> float:
+    """The field's usual learning rate by method: QLoRA's and Alpaca's for 7B."""
+    return 2e-5 if given.get("method") == "full" else 2e-4
+
+
+class StudentConfig(Strict):
+    """The small model that is fine-tuned."""
+
+    base: str
+    """A model folder, a Hub id, a GGUF file, or `smollm2-135m-instruct`."""
+    method: Literal["lora", "qlora", "full"] = "lora"
+    """`lora` trains a small adapter beside the frozen base, `qlora` the same beside a base held in
+    4 bits (extra `qlora`), `full` all weights."""
+    epochs: float = Field(default=3.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps at most, whatever `epochs` says."""
+    learning_rate: float = Field(default_factory=_usual_rate, gt=0)
+    """The highest of the training. Where not given: 2e-4 for an adapter, 2e-5 for `full`, which
+    bears less."""
+    batch_size: int = Field(default=16, ge=1)
+    """Examples per optimizer step, over all devices."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Examples per forward pass and device; `auto` takes the most that fit, and fewer when memory
+    runs out. The result is that of `batch_size`, up to rounding."""
+    max_length: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
+    """Tokens of prompt and answer; longer examples are truncated, and counted. `auto` is what 99%
+    of the records need, within what the base can read."""
+    conversations: str | None = None
+    """A file or folder of conversations, trained on together with the run's records: `messages`
+    of any number of turns, each answer learned."""
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_targets: Literal["all-linear"] | list[str] = "all-linear"
+    """Modules that get an adapter: all linear ones but the head, or a list of names such as
+    `[q_proj, v_proj]`."""
+    lora_whole: list[str] = Field(default_factory=list)
+    """Modules that are trained whole and saved with the adapter, such as `[lm_head]`."""
+    lora_rslora: bool = False
+    """Scale the adapter by alpha / sqrt(rank) instead of alpha / rank: for high ranks."""
+    lora_dora: bool = False
+    """Train the weights' magnitude apart from their direction (DoRA): for low ranks; slower."""
+    save_steps: int = Field(default=50, ge=1)
+    """A checkpoint each so many steps."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    merge: bool = True
+    """Also write the student as one model, adapter merged."""
+    sparse_head: bool = True
+    """On a processor, run the output layer only where an answer's token is predicted: the same loss
+    for less work. A model that scales its logits keeps TRL's own loss."""
+    attention: Literal[
+        "auto", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"
+    ] = "auto"
+    """What computes attention. `auto` is FlashAttention where it is installed and the base and the
+    GPU have it, else PyTorch's own (`sdpa`)."""
+    packing: bool | Literal["auto"] = "auto"
+    """Lay the examples of a micro-batch one after another in one row, without padding; the steps
+    are the same. `auto` does so with FlashAttention or flex attention. Refused where attention lets
+    examples see each other."""
+    compile: bool = False
+    """Compile the model with torch.compile: slow to begin, worth it for long trainings on a GPU."""
+    liger: bool | Literal["auto"] = "auto"
+    """Liger's kernels (extra `liger`) for norms, rotary positions and MLPs; `auto` uses them on
+    CUDA where they are installed and know the base."""
+    recompute: bool | Literal["auto"] = "auto"
+    """Work activations out again in the backward pass instead of keeping them: less memory, about a
+    third more work. `auto` does so above a billion parameters; on CUDA only if they do not fit."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps AdamW's moments in 8 bits (extra `qlora`), a quarter of their memory: for
+    `full`. Unlike the settings above it changes the result a little."""
+    dataloader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Processes that prepare batches; `auto` is 2 on CUDA, else none. The order stays the same."""
+    gpu_hour_price: Decimal = Field(default=Decimal(0), ge=0)
+    """Dollars per hour of this machine, for the bill."""
+    eval_steps: int | None = Field(default=None, ge=1)
+    """Measure on held-out records each so many steps, and keep the weights that were best; as many
+    records and samples as `evaluate` says. Not measured where not given."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop after so many measurements without a better held-out loss."""
+    report_to: list[Literal["trackio", "wandb", "tensorboard"]] = Field(default_factory=list)
+    """Trackers that are told of each step, if their package is there."""
+    distillation: DistillationConfig | None = None
+    preference: PreferenceConfig | None = None
+
+    @model_validator(mode="after")
+    def _measured(self) -> StudentConfig:
+        if self.early_stopping_patience is not None and self.eval_steps is None:
+            raise ValueError("early_stopping_patience needs eval_steps, such as 50")
+        return self
+
+
+class EvaluateConfig(Strict):
+    """The before/after measurement."""
+
+    samples: int = Field(default=4, ge=0)
+    """Held-out prompts answered by base and student, shown side by side."""
+    max_new_tokens: int = Field(default=96, ge=1)
+    max_records: int = Field(default=200, ge=1)
+    """Held-out records measured at most."""
