@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfinstruct.steps.rows.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, Fault, Found
-from selfinstruct.steps.rows.sinks import encode, raw_text
+from selfinstruct.steps.rows.lines import encode, raw_text
 from selfinstruct.steps.rows.text_files import NOT_UTF8
 from selfinstruct.steps.seeds.faults import fault
 

@@ -17,8 +17,9 @@ from selfinstruct.core.errors import FolderError, UserError
 from selfinstruct.core.types import Verdict
 from selfinstruct.steps.hub_card import split_file
 from selfinstruct.steps.rows.chunks import Chunk
+from selfinstruct.steps.rows.lines import lines_of
 from selfinstruct.steps.rows.sieve import RowFunnel, said_of
-from selfinstruct.steps.rows.sinks import FORMATS, Sink, format_of, lines_of, open_sink
+from selfinstruct.steps.rows.sinks import FORMATS, Sink, format_of, open_sink
 from selfinstruct.steps.swap import replacing
 
 STDOUT = "-"

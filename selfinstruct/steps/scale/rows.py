@@ -10,8 +10,8 @@ from typing import Any
 
 from selfinstruct.core.types import Verdict
 from selfinstruct.steps.filters.minhash import NEAR_DUPLICATE
-from selfinstruct.steps.rows.arrow_sinks import Parquet
 from selfinstruct.steps.rows.chunks import Chunk
+from selfinstruct.steps.rows.parquet_sink import Parquet
 from selfinstruct.steps.rows.sieve import said_of
 from selfinstruct.steps.scale.parts import columns, load, save
 from selfinstruct.steps.scale.plan import Plan, said

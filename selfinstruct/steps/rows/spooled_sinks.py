@@ -1,7 +1,6 @@
-"""Rows to Parquet and CSV.
+"""Rows to Parquet and CSV whose columns are known only at the end.
 
-Both need to know every column before the first row is written. Where the source says so, batches go
-through as they are; otherwise rows wait in a file beside the output until all of them were seen.
+Until every row was seen, they wait in a file beside the output.
 """
 
 from __future__ import annotations
@@ -17,86 +16,10 @@ import orjson
 
 from selfinstruct.core.errors import UserError
 from selfinstruct.steps.rows.chunks import Chunk, Row
-from selfinstruct.steps.rows.sinks import encode, lines_of
+from selfinstruct.steps.rows.lines import encode, lines_of
+from selfinstruct.steps.rows.parquet_sink import COMPRESSION, widened, without_surrogates
 
-COMPRESSION = "zstd"
 _LENGTH = struct.Struct("<Q")
-
-
-class Parquet:
-    """Rows whose Arrow schema is known: batches are cut and written, types and all.
-
-    Args:
-        schema: of the rows; batches with fewer columns, or narrower ones, are widened to it.
-    """
-
-    def __init__(self, path: Path, schema: Any) -> None:
-        self._path, self._schema = path, schema
-        self._writer: Any = None
-
-    def write(self, chunk: Chunk, positions: Sequence[int], added: Sequence[Row] | None) -> None:
-        """Write rows at once, as a row group."""
-        import pyarrow as pa
-
-        table = pa.Table.from_batches([chunk.batch]).take(list(positions))
-        table = _widened(table, self._schema)
-        if added is not None:
-            more = pa.Table.from_pylist([_clean(row) for row in added], schema=added_schema())
-            kept = [name for name in table.column_names if name not in more.column_names]
-            # What metadata says of the columns would no longer be true.
-            table = table.select(kept).replace_schema_metadata(None)
-            for name in more.column_names:
-                table = table.append_column(more.schema.field(name), more.column(name))
-        self._into(table)
-
-    def _into(self, table: Any) -> None:
-        import pyarrow.parquet as pq
-
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression=COMPRESSION)
-        self._writer.write_table(table)
-
-    def close(self) -> None:
-        """End the file; without rows it has the schema alone."""
-        if self._writer is None:
-            self._into(self._schema.empty_table())
-        self._writer.close()
-
-    def abort(self) -> None:
-        """Close the file."""
-        if self._writer is not None:
-            self._writer.close()
-
-
-def added_schema() -> Any:
-    """The Arrow schema of what is said of a rejected row; see `steps.rows.verdicts`."""
-    import pyarrow as pa
-
-    text = pa.string()
-    return pa.schema(
-        [
-            ("filter_row", text),
-            ("filter_reason", text),
-            ("filter_detail", text),
-            ("filter_neighbour", text),
-            ("filter_score", pa.float64()),
-        ]
-    )
-
-
-def _widened(table: Any, schema: Any) -> Any:
-    """`table` in `schema`: columns that are not there are null."""
-    import pyarrow as pa
-
-    if table.schema.equals(schema):
-        return table.replace_schema_metadata(schema.metadata)
-    columns = [
-        table.column(field.name).cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 class _Spool:
@@ -162,7 +85,7 @@ class SpooledParquet:
                     ".json, which hold rows as they are"
                 ) from error
             self._texts.add(name)
-            return pa.array([_text_cell(cell) for cell in _clean(cells)], pa.string())
+            return pa.array([_text_cell(cell) for cell in without_surrogates(cells)], pa.string())
         return found
 
     def close(self) -> None:
@@ -219,25 +142,16 @@ def _storable(cells: list[Any]) -> list[Any]:
             elif isinstance(cell, (dict, list)):
                 orjson.dumps(cell)
     except (UnicodeEncodeError, TypeError):
-        found: list[Any] = _clean(cells)
+        found: list[Any] = without_surrogates(cells)
         return found
     return cells
-
-
-def _clean(value: Any) -> Any:
-    """`value` with each half of a surrogate pair written out, as ``\\ud83d``."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_clean(name): _clean(part) for name, part in value.items()}
-    return [_clean(part) for part in value] if isinstance(value, list) else value
 
 
 def _as_schema(table: Any, schema: Any) -> Any:
     import pyarrow as pa
 
     try:
-        return _widened(table, schema)
+        return widened(table, schema)
     except pa.ArrowException:  # what casts cannot do, such as a struct that gained a field
         return pa.Table.from_pylist(table.to_pylist(), schema=schema)
 
