@@ -14,35 +14,30 @@ such as a notebook's.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import contextvars
-import copy
 import os
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from selfinstruct.core.errors import FolderError, RecipeError
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.recipe_file import (
-    apply_override,
-    check_recipe,
-    load_recipe,
+    RecipeLike,
+    given_recipe,
     override_recipe,
+    selection_recipe,
 )
 from selfinstruct.core.types import Record, SeedTask
-from selfinstruct.engine import loop
 from selfinstruct.engine.accounts import BillLine, Funnel, bill, funnel
 from selfinstruct.engine.batch_admin import forget_batches, open_batches
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.judging import Progress
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.loop import run_sync
+from selfinstruct.engine.selection_folder import refuse_foreign
 from selfinstruct.engine.spending import Spending, spending
 from selfinstruct.stages import generate as generation
-from selfinstruct.steps.privacy import enforce
+from selfinstruct.steps.privacy import Policy, enforce
 
 if TYPE_CHECKING:
     from selfinstruct.engine.selection import Selection
@@ -57,9 +52,6 @@ if TYPE_CHECKING:
     from selfinstruct.steps.training.summary import TrainSummary
 
 OUTPUTS = Path("outputs")
-# A recipe must name a teacher; a selection without a judge asks none.
-_NOBODY = {"kind": "scripted", "model": "nobody.jsonl"}
-Result = TypeVar("Result")
 
 
 class Run:
@@ -80,7 +72,7 @@ class Run:
     @classmethod
     def from_recipe(
         cls,
-        recipe: Recipe | dict[str, Any] | str | Path,
+        recipe: RecipeLike,
         *,
         overrides: Sequence[str] = (),
         output: str | Path | None = None,
@@ -94,12 +86,7 @@ class Run:
 
         Raises `RecipeError` or `FolderError`.
         """
-        if isinstance(recipe, (str, Path)):
-            recipe = load_recipe(recipe, overrides)
-        else:
-            if isinstance(recipe, dict):
-                recipe = check_recipe(recipe, "recipe")
-            recipe = override_recipe(recipe, overrides)
+        recipe = given_recipe(recipe, overrides)
         folder = RunFolder(output or OUTPUTS / recipe.name)
         with folder.lock():
             folder.save_recipe(recipe)
@@ -120,7 +107,8 @@ class Run:
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
-        policy = generation.policy_of(self.folder.recipe())
+        recipe = self.folder.recipe()
+        policy = Policy.of(recipe.privacy, recipe.allow_hosts)
         # Under torchrun all ranks work on the run together; the first one holds it.
         first = int(os.environ.get("RANK", "0")) == 0
         with self.folder.lock() if first else contextlib.nullcontext(), enforce(policy):
@@ -135,7 +123,7 @@ class Run:
 
     def generate(self, on_start: generation.OnStart | None = None) -> Progress:
         """`agenerate` for callers that do not await, inside an event loop or outside."""
-        return run_sync(self.agenerate(on_start), private=self.recipe.privacy == "local")
+        return run_sync(self.agenerate(on_start), private=self.recipe.is_local)
 
     def open_batches(self) -> dict[str, int]:
         """Requests that a provider's batch API may still be working on, by teacher."""
@@ -170,7 +158,7 @@ class Run:
     ) -> Selection:
         """`aselect` for callers that do not await."""
         work = self.aselect(force=force, on_progress=on_progress)
-        return run_sync(work, private=self.recipe.privacy == "local")
+        return run_sync(work, private=self.recipe.is_local)
 
     def refilter(self, *overrides: str, dry_run: bool = False) -> RefilterSummary:
         """Judge what is stored by other filters (``filters.a.b=value``); asks for nothing.
@@ -291,7 +279,7 @@ class Run:
 
 
 def generate(
-    recipe: Recipe | dict[str, Any] | str | Path,
+    recipe: RecipeLike,
     *,
     overrides: Sequence[str] = (),
     output: str | Path | None = None,
@@ -306,7 +294,7 @@ def generate(
 async def aselect_dataset(
     path: str | Path,
     output: str | Path,
-    recipe: Recipe | dict[str, Any] | str | Path | None = None,
+    recipe: RecipeLike | None = None,
     *,
     overrides: Sequence[str] = (),
     force: bool = False,
@@ -316,10 +304,10 @@ async def aselect_dataset(
     """`select_dataset` for callers that await."""
     from selfinstruct.stages.select import select_from_dataset
 
-    settings = _selection_recipe(path, recipe, overrides)
+    settings = selection_recipe(path, recipe, overrides)
     folder = RunFolder(output)
-    _refuse_foreign(folder.path)
-    with folder.lock(), enforce(generation.policy_of(settings)):
+    refuse_foreign(folder.path)
+    with folder.lock(), enforce(Policy.of(settings.privacy, settings.allow_hosts)):
         return await select_from_dataset(
             Path(path),
             folder.path,
@@ -333,7 +321,7 @@ async def aselect_dataset(
 def select_dataset(
     path: str | Path,
     output: str | Path,
-    recipe: Recipe | dict[str, Any] | str | Path | None = None,
+    recipe: RecipeLike | None = None,
     *,
     overrides: Sequence[str] = (),
     force: bool = False,
@@ -351,43 +339,6 @@ def select_dataset(
     return run_sync(aselect_dataset(path, output, recipe, overrides=overrides, force=force))
 
 
-def _selection_recipe(
-    path: str | Path,
-    recipe: Recipe | dict[str, Any] | str | Path | None,
-    overrides: Sequence[str],
-) -> Recipe:
-    """The recipe of a selection from a dataset: a section `select` alone is enough."""
-    if isinstance(recipe, (str, Path)):
-        found = load_recipe(recipe, overrides)
-    elif isinstance(recipe, Recipe):
-        found = override_recipe(recipe, overrides)
-    else:
-        given = copy.deepcopy(recipe or {})  # an override changes it in place
-        whole = {"name": "selection", "seeds": [str(path)], "teacher": _NOBODY} | given
-        for override in overrides:
-            apply_override(whole, override)
-        found = check_recipe(whole, "settings")
-    if found.select is None:
-        raise RecipeError(
-            "nothing says what to select: give --method random --count 1000, or a recipe with a "
-            "section select"
-        )
-    return found
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Raise `FolderError` where `folder` holds something that no selection wrote."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise FolderError(f"{folder}: is a file; give a folder with --output")
-    found = {child.name for child in folder.iterdir()}
-    if found and not found & {"run.lock", "selection.json"}:
-        raise FolderError(f"{folder}: holds other files; give a new folder with --output")
-    if "recipe.yaml" in found:
-        raise FolderError(f"{folder}: is a run; give another folder with --output")
-
-
 def train_student(run: Run | str | Path, *overrides: str, force: bool = False) -> TrainSummary:
     """Fine-tune a student on a run's dataset, with settings such as ``student.epochs=1``."""
     run = run if isinstance(run, Run) else Run(run)
@@ -399,30 +350,3 @@ def evaluate(run: Run | str | Path, *, force: bool = False) -> EvaluationSummary
     """Measure a run's base and student on its held-out records."""
     run = run if isinstance(run, Run) else Run(run)
     return run.evaluate(force=force)
-
-
-def run_sync(coroutine: Coroutine[Any, Any, Result], *, private: bool = True) -> Result:
-    """The result of `coroutine`, from inside a running event loop too (in a thread of its own).
-
-    Unless `private`, it may run on uvloop; see `engine.loop`.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return loop.run(coroutine, private=private)
-    outcome: list[Result] = []
-    failure: list[BaseException] = []
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            outcome.append(context.run(partial(loop.run, coroutine, private=private)))
-        except BaseException as error:  # noqa: BLE001 (handed to the caller's thread, not hidden)
-            failure.append(error)
-
-    thread = threading.Thread(target=work, name="selfinstruct")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]

@@ -12,7 +12,7 @@ import pytest
 
 import selfinstruct
 from selfinstruct.core.errors import FolderError, RecipeError, SeedError, UserError
-from selfinstruct.engine.selection import read_selection, read_standings
+from selfinstruct.engine.selection_folder import read_selection, read_standings
 from selfinstruct.steps.embedding.minilm import MiniLM
 from selfinstruct.steps.embedding.vectors import Vectors
 from selfinstruct.testing.fake_server import Running

@@ -62,6 +62,6 @@ def generate_live(run: Run, as_json: bool) -> Progress:
         stopper.arm(stop)
 
     try:
-        return stopper.run(run.agenerate(on_start), private=run.recipe.privacy == "local")
+        return stopper.run(run.agenerate(on_start), private=run.recipe.is_local)
     finally:
         panel.close()

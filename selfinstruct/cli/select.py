@@ -81,7 +81,7 @@ def command(
         run = api.Run(source)
         run.configure(*changes)
         chosen = run.aselect(force=force, on_progress=say, on_stop=stopper.arm)
-        private = run.recipe.privacy == "local"
+        private = run.recipe.is_local
         summary, place = stopper.run(chosen, private=private), run.folder.selection
     else:
         if output is None:

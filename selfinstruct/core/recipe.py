@@ -47,6 +47,16 @@ class Recipe(Strict):
     prices: dict[str, Price] = Field(default_factory=dict)
     """Prices by model name; they go before the shipped table."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether no host may be reached but this machine and `allow_hosts`."""
+        return self.privacy == "local"
+
+    @property
+    def sealed_sources(self) -> list[str]:
+        """Paths of the private sources that no remote teacher may see."""
+        return [one.path for one in self.seeds if one.private and not one.allow_remote]
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _paths_are_sources(cls, value: Any) -> Any:

@@ -1,20 +1,19 @@
-"""Reading a recipe: YAML, overrides, and errors that name the place and the nearest known key."""
+"""Reading a recipe: from YAML, from Python or in part, with overrides."""
 
 from __future__ import annotations
 
-import difflib
-import re
-import types
-import typing
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from selfinstruct.core.errors import RecipeError
+from selfinstruct.core.overrides import apply_override
 from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.recipe_faults import recipe_error
 from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.sections.strict import Strict
 from selfinstruct.core.shipped import find
@@ -22,8 +21,11 @@ from selfinstruct.core.shipped import find
 ANY_DATASET = "any"
 PRESETS = {name: f"recipes/filters/{name}.yaml" for name in (ANY_DATASET, "alpaca")}
 """Filters for datasets that ship under a name, and their files."""
+NOBODY = "nobody.jsonl"
+"""The teacher's model in a recipe that asks no teacher."""
 
-_DOT = re.compile(r"(?<!\\)\.")
+RecipeLike = Recipe | dict[str, Any] | str | Path
+"""A recipe, a mapping, or the path of a YAML file."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -61,13 +63,64 @@ def check_recipe(loaded: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(loaded)
     except ValidationError as error:
-        raise _error(error, source) from None
+        raise recipe_error(error, source) from None
 
 
-def _error(error: ValidationError, source: str) -> RecipeError:
-    problems = [_explain(dict(problem)) for problem in error.errors()]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return RecipeError(f"{source}: {problems[0]}{more}")
+def _yaml_place(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it cannot be parsed"
+    place = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
+    return f"{place}: not YAML: {problem}"
+
+
+def _kind(value: Any) -> str:
+    return "empty" if value is None else f"a {type(value).__name__}"
+
+
+def override_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """`recipe` with ``a.b=value`` settings changed. Raises `RecipeError`."""
+    if not overrides:
+        return recipe
+    loaded = recipe.model_dump(mode="json")
+    for override in overrides:
+        apply_override(loaded, override)
+    return check_recipe(loaded, "--set")
+
+
+def given_recipe(recipe: RecipeLike, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe, in whatever form it is given, with ``a.b=value`` overrides.
+
+    Raises `RecipeError`.
+    """
+    if isinstance(recipe, (str, Path)):
+        return load_recipe(recipe, overrides)
+    if isinstance(recipe, dict):
+        recipe = check_recipe(recipe, "recipe")
+    return override_recipe(recipe, overrides)
+
+
+def selection_recipe(
+    data: str | Path, recipe: RecipeLike | None, overrides: Sequence[str]
+) -> Recipe:
+    """The recipe of a selection from the dataset at `data`: a section `select` alone is enough.
+
+    Raises `RecipeError` where nothing says what to select.
+    """
+    if recipe is None or isinstance(recipe, dict):
+        nobody = {"kind": "scripted", "model": NOBODY}
+        whole = {"name": "selection", "seeds": [str(data)], "teacher": nobody} | (recipe or {})
+        whole = copy.deepcopy(whole)  # an override changes it in place
+        for override in overrides:
+            apply_override(whole, override)
+        found = check_recipe(whole, "settings")
+    else:
+        found = given_recipe(recipe, overrides)
+    if found.select is None:
+        raise RecipeError(
+            "nothing says what to select: give --method random --count 1000, or a recipe with a "
+            "section select"
+        )
+    return found
 
 
 def load_filters(path: str | Path | None = None, overrides: Sequence[str] = ()) -> FiltersConfig:
@@ -91,109 +144,10 @@ def check_filters(section: Any, source: str) -> FiltersConfig:
     try:
         return _FiltersAlone.model_validate({"filters": section}).filters
     except ValidationError as error:
-        raise _error(error, source) from None
+        raise recipe_error(error, source) from None
 
 
 class _FiltersAlone(Strict):
     """The section `filters` under its name, so that errors give whole keys."""
 
     filters: FiltersConfig
-
-
-def apply_override(loaded: dict[str, Any], override: str) -> None:
-    """Set one value in place. Raises `RecipeError`.
-
-    ``seeds.0.path=x.jsonl`` reaches into lists; a dot within a key is written ``\\.``, as in
-    ``prices.gpt-4\\.1-mini.input=0.4``.
-    """
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"--set {override}: write it as key=value, such as generate.target=200")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: the value is not YAML") from None
-    at: Any = loaded
-    *path, last = (part.replace("\\.", ".") for part in _DOT.split(key))
-    for part in path:
-        if isinstance(at, list):
-            position = _index(part, at, override)
-            if isinstance(at[position], str) and path[0] == "seeds":
-                at[position] = {"path": at[position]}  # a source may be written as its path
-            at = at[position]
-        elif isinstance(at, dict):
-            if at.get(part) is None:
-                at[part] = {}
-            at = at[part]
-        if not isinstance(at, (dict, list)):
-            raise RecipeError(f"--set {override}: {part!r} is a value, it has no keys")
-    if isinstance(at, list):
-        at[_index(last, at, override)] = value
-    else:
-        at[last] = value
-
-
-def _index(part: str, items: list[Any], override: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise RecipeError(f"--set {override}: {part!r} is no position in a list of {len(items)}")
-    return int(part)
-
-
-def _yaml_place(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "it cannot be parsed"
-    place = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
-    return f"{place}: not YAML: {problem}"
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    place = [str(part) for part in problem["loc"]]
-    name = ".".join(place) or "the recipe"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
-        return f"unknown key {name!r}; {hint}"
-    if problem["type"] == "missing":
-        return f"the key {name!r} is missing"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    given = problem.get("input")
-    shown = "" if isinstance(given, (dict, list)) else f", not {given!r}"
-    return f"{name}: {message[:1].lower()}{message[1:]}{shown}"
-
-
-def _known_keys(place: Sequence[str]) -> list[str]:
-    """The fields of the recipe's section at `place`."""
-    model: type[BaseModel] | None = Recipe
-    for part in place:
-        if part.isdigit() or model is None:
-            continue
-        field = model.model_fields.get(part)
-        model = _model_in(field.annotation) if field is not None else None
-    return list(model.model_fields) if model is not None else []
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The section's model in a field's annotation: itself, in a list, a dict or an option."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in (list, dict, typing.Union, types.UnionType):
-        for inner in typing.get_args(annotation):
-            found = _model_in(inner)
-            if found is not None:
-                return found
-    return None
-
-
-def _kind(value: Any) -> str:
-    return "empty" if value is None else f"a {type(value).__name__}"
-
-
-def override_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """`recipe` with ``a.b=value`` settings changed. Raises `RecipeError`."""
-    if not overrides:
-        return recipe
-    loaded = recipe.model_dump(mode="json")
-    for override in overrides:
-        apply_override(loaded, override)
-    return check_recipe(loaded, "--set")

@@ -1,34 +1,23 @@
-"""The folder selection/ of a run: which of its kept records were selected, and their scores.
-
-selection.json     what was selected and how, last of all
-scores.parquet     a row for each candidate: selected or why not, and its scores
-"""
+"""A selection: what it follows from, and what became of each record."""
 
 from __future__ import annotations
 
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from selfinstruct.core.errors import FolderError
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.sections.select import SelectConfig
 from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.types import Candidate, SeedTask
-from selfinstruct.engine.folder import RunFolder, write_json
 from selfinstruct.steps.model_files import model_mark
 from selfinstruct.steps.scores.judge import asked_for, prompt_tag
 from selfinstruct.steps.selection.choose import needs_vectors
 from selfinstruct.steps.selection.methods import Choice, tally
 
-SUMMARY = "selection.json"
-SCORES = "scores.parquet"
-PREFIX = "score_"  # of the columns that hold scores
 LIKELIHOOD = ("perplexity", "ifd")  # scores by `select.model`
 # Raise it when the same records and settings are to give another selection.
 VERSION = 1
@@ -88,8 +77,7 @@ def selection_mark(
     for task in tasks:
         parts = (task.id, task.instruction, task.input, task.output, task.category)
         digest.update(msgspec.json.encode(parts))
-    names: list[str] = [*([config.score] if config.score else []), *config.scores]
-    judged = asked_for(names)
+    judged = asked_for([*config.score_names])
     judge = config.judge.teacher or teacher
     asked = [prompt_tag(name) for name in judged] + ([judge.kind, judge.model] if judged else [])
     settings = config.model_dump(mode="json", exclude={"judge": {"teacher", "batch"}})
@@ -98,7 +86,7 @@ def selection_mark(
 
 def models_used(config: SelectConfig) -> dict[str, str]:
     """The marks of the model folders and files on this machine that the settings use, by name."""
-    names: list[str] = [*([config.score] if config.score else []), *config.scores]
+    names = config.score_names
     used = [config.model] if set(names) & set(LIKELIHOOD) else []
     if "reward" in names and config.reward_model is not None:
         used.append(config.reward_model)
@@ -115,65 +103,6 @@ def is_current(found: Selection | None, mark: str, config: SelectConfig) -> bool
     if found is None or found.fingerprint != mark:
         return False
     return all(found.models.get(name) == now for name, now in models_used(config).items())
-
-
-def read_selection(folder: Path) -> Selection | None:
-    """What the selection folder holds, or None where it is missing, incomplete or of another kind.
-
-    Raises `FolderError` where selection.json is no JSON.
-    """
-    found = RunFolder(folder).read_json(folder / SUMMARY)
-    try:
-        summary = msgspec.convert(found, Selection)
-    except msgspec.ValidationError:
-        return None
-    return summary if (folder / SCORES).is_file() else None
-
-
-def current_selection(folder: RunFolder, mark: str, config: SelectConfig) -> dict[str, Standing]:
-    """The selected records by id, in order of rank.
-
-    Raises `FolderError` where the selection was made from other records, settings or models, or not
-    yet.
-    """
-    found = read_selection(folder.selection)
-    if not is_current(found, mark, config):
-        was = "not made yet" if found is None else "of other settings, records or models"
-        raise FolderError(
-            f"{folder.selection}: the selection is {was}; run: selfinstruct select {folder.path}"
-        )
-    standings = read_standings(folder.selection / SCORES)
-    chosen = sorted((one for one in standings if one.rank), key=lambda one: one.rank)
-    return {one.id: one for one in chosen}
-
-
-def read_standings(path: Path) -> Iterator[Standing]:
-    """The rows of scores.parquet."""
-    import pyarrow.parquet as pq
-
-    for row in pq.read_table(path).to_pylist():
-        scores = {name.removeprefix(PREFIX): row[name] for name in row if name.startswith(PREFIX)}
-        yield Standing(row["id"], row["rank"], row["reason"], scores)
-
-
-def write_selection(
-    folder: Path, summary: Selection, standings: Sequence[Standing], names: Sequence[str]
-) -> None:
-    """Write both files into `folder`, the summary last. Raises `OSError`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, Any] = {
-        "id": pa.array([one.id for one in standings], pa.string()),
-        "rank": pa.array([one.rank for one in standings], pa.int64()),
-        "reason": pa.array([one.reason for one in standings], pa.string()),
-    }
-    for name in names:
-        found = [one.scores.get(name) for one in standings]
-        columns[f"{PREFIX}{name}"] = pa.array(found, pa.float64())
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), folder / SCORES, compression="zstd")
-    write_json(folder / SUMMARY, msgspec.to_builtins(summary))
 
 
 def summed_up(

@@ -27,7 +27,8 @@ from selfinstruct.core.types import Record, SeedTask
 from selfinstruct.engine.accounts import BEYOND_TARGET, SCORE, Funnel, bill, funnel
 from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.engine.selection import PREFIX, Standing, current_selection, selection_mark
+from selfinstruct.engine.selection import Standing, selection_mark
+from selfinstruct.engine.selection_folder import PREFIX, current_selection
 from selfinstruct.steps import card_facts, splits, tables
 from selfinstruct.steps.hub_card import dataset_card, split_file
 from selfinstruct.steps.selection.in_words import in_words

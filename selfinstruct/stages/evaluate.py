@@ -138,7 +138,7 @@ class _Evaluation:
         self.folder = folder
         self.config = recipe.evaluate
         self.trained = _student(folder)
-        policy = Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
+        policy = Policy.of(recipe.privacy, recipe.allow_hosts)
         self.base = find_base(self.trained.base, policy)
         tokenizer = load_tokenizer(self.base.folder, self.base.name)
         self.form = StudentFormat(

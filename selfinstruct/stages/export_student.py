@@ -168,7 +168,7 @@ def _merged(
         architecture(whole, recipe.name)
         yield whole
         return
-    policy = Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
+    policy = Policy.of(recipe.privacy, recipe.allow_hosts)
     base = find_base(summary.base, policy)
     architecture(base.folder, recipe.name)  # before anything that takes time
     adapter, prompts = folder.path / summary.adapter, form.prompt_ids(rows)

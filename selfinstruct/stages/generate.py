@@ -69,7 +69,7 @@ async def generate(folder: RunFolder, on_start: OnStart | None = None) -> Progre
         session = ledger.begin_session(STAGE)
         try:
             run = _Generation(recipe, seeds, ledger)
-            with enforce(policy_of(recipe)):
+            with enforce(Policy.of(recipe.privacy, recipe.allow_hosts)):
                 await run.to_target(on_start)
         except asyncio.CancelledError:
             ledger.end_session(session, "Interrupted", "cancelled")
@@ -95,20 +95,15 @@ def gather_seeds(recipe: Recipe) -> list[SeedTask]:
     return list(seeds.values())
 
 
-def policy_of(recipe: Recipe) -> Policy:
-    """The recipe's privacy setting."""
-    return Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
-
-
 def routes_of(recipe: Recipe) -> Routes:
     """The recipe's teachers. Raises `RecipeError` or `PrivacyError`."""
     return Routes(
         recipe.teacher,
         recipe.answer_teacher,
-        policy=policy_of(recipe),
+        policy=Policy.of(recipe.privacy, recipe.allow_hosts),
         prices=recipe.prices,
         no_price=recipe.generate.no_price,
-        private=[s.path for s in recipe.seeds if s.private and not s.allow_remote],
+        private=recipe.sealed_sources,
     )
 
 

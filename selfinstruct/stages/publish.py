@@ -88,7 +88,7 @@ def plan_publish(
             "access, or name another variable in publish.token_env"
         )
     try:
-        _policy(recipe).check_url(endpoint, "publish.endpoint")
+        Policy.of(recipe.privacy, recipe.allow_hosts).check_url(endpoint, "publish.endpoint")
     except PrivacyError as error:
         missing.append(str(error))
     private_seeds = _private_seeds(folder)
@@ -143,7 +143,7 @@ def publish(
     recipe's privacy refuses the Hub or an address that it names.
     """
     recipe, say = folder.recipe(), on_progress or _silent
-    policy, endpoint = _policy(recipe), _endpoint(recipe)
+    policy, endpoint = Policy.of(recipe.privacy, recipe.allow_hosts), _endpoint(recipe)
     policy.check_url(endpoint, "publish.endpoint")
     plan = plan_publish(
         folder,
@@ -272,10 +272,6 @@ def _endpoint(recipe: Recipe) -> str:
     """The Hub: the recipe's, else that of the environment, else the public one."""
     named = recipe.publish.endpoint or os.environ.get("HF_ENDPOINT") or hub.PUBLIC_HUB
     return named.rstrip("/")
-
-
-def _policy(recipe: Recipe) -> Policy:
-    return Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
 
 
 def _log(folder: RunFolder, done: Published, parcel: Parcel) -> None:

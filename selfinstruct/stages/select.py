@@ -21,6 +21,7 @@ import orjson
 from selfinstruct.core.errors import FolderError, Interrupted, RecipeError, UserError
 from selfinstruct.core.money import from_dollars
 from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.recipe_file import NOBODY
 from selfinstruct.core.sections.select import SelectConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.accounts import spent_at_most
@@ -31,15 +32,13 @@ from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.routes import Routes
 from selfinstruct.engine.scoring import ModelScores, session
 from selfinstruct.engine.selection import (
-    PREFIX,
     Selection,
     Standing,
     is_current,
-    read_selection,
     selection_mark,
     summed_up,
-    write_selection,
 )
+from selfinstruct.engine.selection_folder import PREFIX, read_selection, write_selection
 from selfinstruct.engine.sketch_book import SketchBook
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.scores.judge import asked_for
@@ -49,7 +48,6 @@ from selfinstruct.steps.selection.methods import tally
 from selfinstruct.steps.selection.rows import Read, read_dataset
 from selfinstruct.steps.swap import replacing
 
-NOBODY = "nobody.jsonl"  # the teacher's model in a recipe that asks no teacher
 ROWS = Path("data") / "train-00000-of-00001.jsonl"  # where `datasets` looks for a train split
 FAULTS_TOLD = 5
 
@@ -160,13 +158,13 @@ class _Work:
     ) -> None:
         self._recipe = recipe
         self._config = config
+        self._policy = Policy.of(recipe.privacy, recipe.allow_hosts)
         self._tasks = tasks
         self._db_path = db_path
         self._on_progress = on_progress
         self._stopping = threading.Event()
         self._on_stop = on_stop or (lambda stop: None)
-        wanted = ([config.score] if config.score else []) + list(config.scores)
-        self.names: list[str] = list(dict.fromkeys(wanted))
+        self.names: list[str] = [*config.score_names]
 
     def _tell(self, name: str, done: int, total: int) -> None:
         """Say how far the work is. Raises `Interrupted` where it is to stop."""
@@ -187,13 +185,12 @@ class _Work:
     async def choose(self, mark: str) -> tuple[Selection, list[Standing]]:
         """Work out the scores, choose, and say what became of each record."""
         recipe, config = self._recipe, self._config
-        policy = policy_of(recipe)
         with self._ledger() as ledger:
             scores = await self._scores(ledger)
             book = None if ledger is None else SketchBook(ledger)
             choice, groups = await self._aside(
                 lambda: chosen_of(
-                    self._tasks, scores, config, recipe.seed, policy, self._tell, book
+                    self._tasks, scores, config, recipe.seed, self._policy, self._tell, book
                 )
             )
         if not choice.chosen:
@@ -220,7 +217,7 @@ class _Work:
             if name in LEXICAL
         }
         if ledger is not None:
-            models = ModelScores(self._config, policy_of(self._recipe), ledger, self._tasks)
+            models = ModelScores(self._config, self._policy, ledger, self._tasks)
             found |= await self._aside(lambda: models.scores(self.names, self._tell))
             found |= await self._judged(ledger)
         return found
@@ -239,10 +236,10 @@ class _Work:
         routes = Routes(
             teacher,
             None,
-            policy=policy_of(recipe),
+            policy=self._policy,
             prices=recipe.prices,
             no_price=recipe.generate.no_price,
-            private=[s.path for s in recipe.seeds if s.private and not s.allow_remote],
+            private=recipe.sealed_sources,
         )
         cap = recipe.generate.max_cost
         budget = Budget(None if cap is None else from_dollars(cap), spent_at_most(ledger))
@@ -252,11 +249,6 @@ class _Work:
             return await calls.scores(self.names, self._tasks, self._tell)
         finally:
             await routes.close()
-
-
-def policy_of(recipe: Recipe) -> Policy:
-    """The recipe's privacy setting."""
-    return Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts))
 
 
 def _chosen_rows(read: Read, standings: Sequence[Standing]) -> bytes:

@@ -137,7 +137,7 @@ class _Training:
         self.inputs = Inputs(
             self.config,
             folder.dataset,
-            Policy(local=recipe.privacy == "local", allow_hosts=tuple(recipe.allow_hosts)),
+            Policy.of(recipe.privacy, recipe.allow_hosts),
             system=recipe.dataset.system_prompt,
             seed=recipe.seed,
         )
@@ -194,7 +194,7 @@ class _Training:
         )
 
     def _trackers(self) -> list[str]:
-        check_trackers(self.config.report_to, local=self.recipe.privacy == "local")
+        check_trackers(self.config.report_to, local=self.recipe.is_local)
         return list(self.config.report_to) if is_main_process() else []
 
     def _clear(self, ledger: Ledger, force: bool) -> Clock:

@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,6 +58,11 @@ class Policy:
                     f"allow_hosts: {entry!r} is no host name, address or network; "
                     "write it without scheme, port or path"
                 )
+
+    @classmethod
+    def of(cls, privacy: str, allow_hosts: Sequence[str]) -> Policy:
+        """The policy of a recipe's keys `privacy` ("local" or "open") and `allow_hosts`."""
+        return cls(local=privacy == "local", allow_hosts=tuple(allow_hosts))
 
     def allows(self, host: str) -> bool:
         """Whether `host`, a name or an address as written, may be reached. Resolves nothing."""

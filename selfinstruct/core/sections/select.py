@@ -79,11 +79,17 @@ class SelectConfig(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where these models run."""
 
+    @property
+    def score_names(self) -> list[ScoreName]:
+        """Every score to be worked out, once each."""
+        first = [] if self.score is None else [self.score]
+        return list(dict.fromkeys([*first, *self.scores]))
+
     @model_validator(mode="after")
     def _whole(self) -> SelectConfig:
         if self.method == "top_k" and self.score is None:
             raise ValueError("method top_k needs a score to go by, such as score: output_words")
-        if "reward" in (self.score, *self.scores) and self.reward_model is None:
+        if "reward" in self.score_names and self.reward_model is None:
             raise ValueError("the score reward needs a reward_model")
         if self.method in ("k_center", "facility_location"):
             if self.count is None:
