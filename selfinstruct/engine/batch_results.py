@@ -10,9 +10,9 @@ import msgspec
 
 from selfinstruct.core.errors import TeacherFault
 from selfinstruct.core.types import Completion
+from selfinstruct.engine.attempts import attempt_done, attempt_failed, attempt_gave_up
 from selfinstruct.engine.batch_book import CANCELED, Batch, BatchBook, Holdings, Item
 from selfinstruct.engine.journal import Statement
-from selfinstruct.engine.ledger import attempt_done, attempt_failed, attempt_gave_up
 from selfinstruct.steps.pricing import Rate, cost
 from selfinstruct.steps.teachers.batch import Outcome
 

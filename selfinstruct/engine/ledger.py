@@ -25,8 +25,14 @@ from selfinstruct.core.types import (
     Record,
     Request,
     SeedTask,
-    Usage,
     Verdict,
+)
+from selfinstruct.engine.attempts import (
+    attempt_done,
+    attempt_failed,
+    attempt_gave_up,
+    attempt_sent,
+    completion_in,
 )
 from selfinstruct.engine.journal import Journal, Statement, connect
 from selfinstruct.engine.schema import TABLES, VERSION
@@ -167,19 +173,7 @@ class Ledger:
     ) -> tuple[int, tuple[Statement, Statement]]:
         """The number of a new attempt, and what records it as sent; see `sent`."""
         self._attempts += 1
-        r = request
-        return self._attempts, (
-            (
-                "INSERT OR IGNORE INTO requests VALUES (?,?,?,?,?,?,?,?,?,?)",
-                (r.id, r.slot, r.step, r.branch, stage, r.strategy, r.teacher, r.model,
-                 r.prompt_version, _encode(r)),
-            ),
-            (
-                "INSERT INTO attempts (id, request_id, stage, teacher, sent, reserved, cost)"
-                " VALUES (?,?,?,?,?,?,?)",
-                (self._attempts, r.id, stage, r.teacher, time.time(), reserved, reserved),
-            ),
-        )  # fmt: skip
+        return self._attempts, attempt_sent(self._attempts, request, stage, reserved)
 
     async def done(self, attempt: int, completion: Completion) -> None:
         """Record the final completion of a request; on the disk when this returns."""
@@ -207,7 +201,7 @@ class Ledger:
             " WHERE r.slot = ? AND r.step = ? AND r.branch = ?",
             (slot, step, branch),
         ).fetchone()
-        return None if row is None else (_decode_request(row[0]), _completion(row[1:]))
+        return None if row is None else (_decode_request(row[0]), completion_in(row[1:]))
 
     def completion(self, request_id: str) -> Completion | None:
         """The completion of a request, if it has one."""
@@ -216,7 +210,7 @@ class Ledger:
         row = self._db.execute(
             "SELECT * FROM completions WHERE request_id = ?", (request_id,)
         ).fetchone()
-        return None if row is None else _completion(row)
+        return None if row is None else completion_in(row)
 
     def request(self, request_id: str) -> Request | None:
         """A request by its id."""
@@ -316,57 +310,3 @@ class Ledger:
                 (time.time(), outcome, detail, number),
             )
         )
-
-
-def _insert_completion(completion: Completion) -> Statement:
-    c, u = completion, completion.usage
-    return (
-        "INSERT OR REPLACE INTO completions VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (c.request_id, c.text, c.finish, c.error, c.model, u.input, u.output, u.cached,
-         u.cache_write, u.reasoning, int(u.estimated), c.cost, c.latency_ms),
-    )  # fmt: skip
-
-
-def attempt_done(attempt: int, completion: Completion) -> tuple[Statement, Statement]:
-    """What records the final completion of a request and ends the attempt; see `Ledger.done`."""
-    return (
-        _insert_completion(completion),
-        (
-            "UPDATE attempts SET ended = ?, outcome = 'ok', billed = 'yes', cost = ? WHERE id = ?",
-            (time.time(), completion.cost, attempt),
-        ),
-    )
-
-
-def attempt_gave_up(
-    attempt: int, completion: Completion, billed: Billed
-) -> tuple[Statement, Statement]:
-    """What records that a request can never succeed; see `Ledger.gave_up`."""
-    return (
-        _insert_completion(completion),
-        attempt_failed(attempt, "failed", billed, completion.error),
-    )
-
-
-def attempt_failed(attempt: int, outcome: str, billed: Billed, detail: str) -> Statement:
-    """What records that an attempt failed; see `Ledger.failed`."""
-    return (
-        "UPDATE attempts SET ended = ?, outcome = ?, billed = ?, detail = ?,"
-        " cost = CASE WHEN ? = 'no' THEN 0 ELSE reserved END WHERE id = ?",
-        (time.time(), outcome, billed, detail, billed, attempt),
-    )
-
-
-def _completion(row: tuple[object, ...]) -> Completion:
-    names = ("input", "output", "cached", "cache_write", "reasoning")
-    counts = dict(zip(names, row[5:10], strict=True))
-    return Completion(
-        request_id=str(row[0]),
-        text=str(row[1]),
-        finish=row[2],  # type: ignore[arg-type]
-        error=str(row[3]),
-        model=str(row[4]),
-        usage=Usage(**counts, estimated=bool(row[10])),  # type: ignore[arg-type]
-        cost=row[11],  # type: ignore[arg-type]
-        latency_ms=row[12],  # type: ignore[arg-type]
-    )
