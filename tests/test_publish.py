@@ -14,7 +14,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from selfinstruct.cli.main import cli
 from selfinstruct.core.errors import PrivacyError, UserError
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.types import SeedTask
@@ -182,6 +184,16 @@ def test_plan_says_what_stays_and_why(run: RunFolder, hub: HubState) -> None:
     assert "model.safetensors" in student.unscanned
     assert any("base_model" in note for note in student.notes)
     assert msgspec.json.decode(msgspec.json.encode(plan))["endpoint"] == hub.url
+
+
+def test_a_dry_run_names_what_is_not_scanned(run: RunFolder, hub: HubState) -> None:
+    """Weights hold no text to scan, and people are told which files went without."""
+    said = CliRunner().invoke(cli, ["publish", str(run.path), "--dry-run"], catch_exceptions=False)
+    assert said.exit_code == 0
+    told = next(line for line in said.output.splitlines() if "not scanned" in line)
+    assert "safetensors" in told
+    assert "README.md" not in told
+    assert hub.calls == []
 
 
 def test_same_content_again_sends_nothing(run: RunFolder, hub: HubState) -> None:

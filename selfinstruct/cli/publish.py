@@ -96,6 +96,8 @@ def _show_parcel(parcel: Parcel) -> None:
     out.print(table)
     for line in (*parcel.left_out, *parcel.notes):
         out.print(f"  {line}")
+    if parcel.unscanned:
+        out.print(f"  not scanned, as they hold no text: {', '.join(parcel.unscanned)}")
     for line in parcel.refusals:
         out.print(f"  [red]refused:[/] {line}")
     for finding in parcel.findings[:FINDINGS_SHOWN]:
