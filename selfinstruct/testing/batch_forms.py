@@ -101,9 +101,7 @@ def line(batch: Batch, item: Item, outcome: str, write: Write) -> dict[str, Any]
             return _message_line(item, {"type": "succeeded", "message": reply})
         return _chat_line(item, 200, reply)
     refusal = faults.REFUSALS["500" if outcome == "errored" else "400"]
-    error = orjson.loads(
-        bodies.error(batch.protocol, refusal.status, refusal.code, refusal.kind, message)
-    )
+    error = orjson.loads(bodies.error(batch.protocol, refusal.code, refusal.kind, message))
     if batch.protocol == "messages":
         known = outcome in ("expired", "canceled")
         result = {"type": outcome} if known else {"type": "errored", "error": error}

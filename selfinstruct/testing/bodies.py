@@ -112,7 +112,7 @@ def _anthropic(model: str, name: str, written: Written) -> dict[str, Any]:
 
 
 def error(
-    protocol: Protocol, status: int, code: str, kind: str, message: str, param: str | None = None
+    protocol: Protocol, code: str, kind: str, message: str, param: str | None = None
 ) -> bytes:
     """An error body: `code` is OpenAI's, `kind` Anthropic's error type."""
     if protocol == "messages":

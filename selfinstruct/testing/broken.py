@@ -30,9 +30,7 @@ def as_json(body: bytes, status: int = 200) -> web.Response:
 def refuse(protocol: Protocol, refusal: Refusal) -> web.Response:
     """An error status with its body and headers."""
     message = refusal.message or f"the fake server answers {refusal.status} {refusal.code}"
-    body = bodies.error(
-        protocol, refusal.status, refusal.code, refusal.kind, message, refusal.param
-    )
+    body = bodies.error(protocol, refusal.code, refusal.kind, message, refusal.param)
     response = as_json(body, refusal.status)
     response.headers.update(refusal.headers)
     return response
@@ -70,7 +68,7 @@ async def serve(
         case "truncated_json":
             return as_json(whole[: len(whole) // 2])
         case "error_in_200":
-            return as_json(bodies.error(protocol, 200, "server_error", "api_error", "it broke"))
+            return as_json(bodies.error(protocol, "server_error", "api_error", "it broke"))
         case _:
             _spoil(fault, reply, protocol)
     return as_json(orjson.dumps(reply))

@@ -7,10 +7,6 @@ import re
 from selfinstruct.steps.rules.view import View, quoted
 
 MAX_ANSWER_WORDS = 12  # a longer answer is an explanation, and may say it in other words
-_CLASSIFY = re.compile(
-    r"\b(?:classify|categori[sz]e|label|tag|identify|determine|decide|predict|is|are)\b",
-    re.IGNORECASE,
-)
 _L = r"[\"']?([\w-]+(?: [\w-]+){0,2}?)[\"']?"
 _LISTS = (
     # classify ... as A or B; as either A, B, or C

@@ -12,8 +12,6 @@ from typing import Any
 from selfinstruct.core.errors import RecipeError
 from selfinstruct.steps.training.plan import Plan
 
-ALL_LINEAR = "all-linear"
-
 
 def add_adapter(model: Any, plan: Plan) -> Any:
     """`model` with a new LoRA adapter around it, drawn from the plan's seed.

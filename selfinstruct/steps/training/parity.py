@@ -82,7 +82,7 @@ async def check_gguf(
     """
     served = await serve(path, form, rows)
     _check_tokens(form, rows, served)
-    parity = compare(model, form, served)
+    parity = compare(model, served)
     wanted = TOLERANCES[precision]
     if parity.agreement < wanted.agreement or parity.difference > wanted.difference:
         raise _wrong(
@@ -175,7 +175,7 @@ def _check_tokens(form: StudentFormat, rows: Sequence[Row], served: Sequence[Ser
         )
 
 
-def compare(model: Path, form: StudentFormat, served: Sequence[Served]) -> Parity:
+def compare(model: Path, served: Sequence[Served]) -> Parity:
     """How the model in the folder `model` judges the answers of the server."""
     import torch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Literal
@@ -89,11 +88,6 @@ def arrange(lengths: Sequence[int], plan: Plan) -> tuple[Plan, list[int]]:
         max_steps=plan.max_steps,
     )
     return plan, order
-
-
-def step_count(examples: int, batch_size: int) -> int:
-    """Optimizer steps for `examples` in order, the last one possibly short."""
-    return math.ceil(examples / batch_size)
 
 
 def process_count() -> int:
