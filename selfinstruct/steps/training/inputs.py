@@ -41,7 +41,7 @@ from selfinstruct.steps.training.runtime import (
     weight_dtype,
 )
 
-FORMAT = 2  # raise it when the same settings and records are to give another student
+FORMAT = 3  # raise it when the same settings and records are to give another student
 # Settings that change what a training costs or leaves behind, not what the student learns.
 NOT_LEARNED = ("base", "save_steps", "merge", "gpu_hour_price", "report_to", "dataloader_workers")
 

@@ -1,8 +1,9 @@
 """The order in which examples are trained on: a pure function, so that a resumed run repeats it.
 
 Examples of similar length lie side by side in an optimizer step, which keeps padding low, while
-each pass still shows every example once and in a new order. A step has examples of several lengths:
-steps of one length each would give the tokens of short answers a larger share in the gradient.
+each pass still shows every example once and in a new order. Each step has short and long examples
+in like shares: the loss of a step is the mean over its tokens, so a step of short answers would
+give each of their tokens a larger share in what is learned.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 
 # Steps that are sorted by length together: enough to save padding, few enough to keep chance in.
 GROUP = 16
-# Examples of similar length that stay together, at most.
+# Examples of similar length that stay together, at most: half of a step or less.
 TOGETHER = 4
 
 
@@ -53,13 +54,22 @@ def training_order(
 def _grouped(
     group: list[int], lengths: Sequence[int], batch_size: int, rng: random.Random
 ) -> list[int]:
-    """`group`, whole steps of it, in steps that are made up of a few examples of each length."""
-    ordered = sorted(group, key=lambda index: (lengths[index], index))
-    size = next(size for size in range(TOGETHER, 0, -1) if batch_size % size == 0)
-    parts = [ordered[at : at + size] for at in range(0, len(ordered), size)]
-    rng.shuffle(parts)
-    mixed = [index for part in parts for index in part]
-    steps = [mixed[at : at + batch_size] for at in range(0, len(mixed), batch_size)]
-    return [
-        index for step in steps for index in sorted(step, key=lambda index: (lengths[index], index))
-    ]
+    """`group`, whole steps of it, in steps that have some neighbours in length of each stratum.
+
+    Sorted by length, the group is cut into runs of neighbours and these into as many strata as a
+    step has runs. From the longest stratum on, the longest run goes to the step with the fewest
+    tokens so far, so that steps have about as many as each other.
+    """
+    rng.shuffle(group)  # among examples of one length, chance decides
+    ordered = sorted(group, key=lengths.__getitem__, reverse=True)
+    most = max(1, min(TOGETHER, batch_size // 2))
+    size = next(size for size in range(most, 0, -1) if batch_size % size == 0)
+    runs = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+    count = len(group) // batch_size
+    steps: list[list[int]] = [[] for _ in range(count)]
+    for at in range(0, len(runs), count):
+        steps.sort(key=lambda step: sum(lengths[index] for index in step))
+        for step, run in zip(steps, runs[at : at + count], strict=True):
+            step += run
+    rng.shuffle(steps)
+    return [index for step in steps for index in sorted(step, key=lengths.__getitem__)]
