@@ -199,6 +199,32 @@ def test_the_chosen_batch_fits_and_divides(name: str, gib: int, length: int) -> 
     assert memory <= room.usable or micro == 1
 
 
+def test_a_micro_batch_of_one_length_is_chosen_over_a_larger_one_with_padding() -> None:
+    """Where a step has runs of neighbours in length, a micro-batch takes one of them.
+
+    Unless it would be too small to keep the machine busy, or has no padding either way.
+    """
+
+    def chosen(room: Room, lengths: list[int], *, packing: bool = False) -> int:
+        work = job(count=16)
+        work = msgspec.structs.replace(
+            work,
+            batch_size=16,
+            lengths=lengths * 16,
+            throughput=msgspec.structs.replace(work.throughput, packing=packing),
+        )
+        return choose_micro(SHAPES["SmolLM2-135M"], work, room)
+
+    runs = [128] * 4 + [256] * 4 + [384] * 4 + [512] * 4
+    processor = msgspec.structs.replace(H100, device="cpu", name="")
+    assert chosen(processor, runs) == 4
+    assert chosen(processor, [128] * 16) == 16
+    assert chosen(H100, runs) == 16
+    assert chosen(H100, [length * 8 for length in runs]) == 4
+    assert chosen(H100, [length * 2 for length in runs]) == 8
+    assert chosen(H100, [length * 2 for length in runs], packing=True) == 16
+
+
 def test_two_processes_share_the_batch_and_halve_the_time() -> None:
     """Each of two GPUs takes half of every batch; sharding divides weights and states."""
     model = SHAPES["Llama-3.1-8B"]

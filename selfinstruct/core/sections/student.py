@@ -60,8 +60,9 @@ class StudentConfig(Strict):
     batch_size: int = Field(default=16, ge=1)
     """Examples per optimizer step, over all devices."""
     micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Examples per forward pass and device; `auto` takes the most that fit, and fewer when memory
-    runs out. The result is that of `batch_size`, up to rounding."""
+    """Examples per forward pass and device; `auto` takes what fits and has the least to compute,
+    padding included, and fewer when memory runs out. The result is that of `batch_size`, up to
+    rounding."""
     max_length: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
     """Tokens of prompt and answer; longer examples are truncated, and counted. `auto` is what 99%
     of the records need, within what the base can read."""

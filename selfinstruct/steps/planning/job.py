@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from selfinstruct.steps.planning.batches import largest_divisor
+from selfinstruct.steps.planning.batches import largest_divisor, micro_batches
 from selfinstruct.steps.planning.memory import (
     RECOMPUTE_ABOVE,
     Device,
@@ -21,8 +21,10 @@ from selfinstruct.steps.planning.throughput import Throughput
 
 # Padded tokens of a micro-batch beyond which a larger one is no faster.
 ENOUGH_TOKENS: dict[Device, int] = {"cuda": 16_384, "cpu": 2_048, "mps": 4_096}
-# Tokens of a micro-batch from which on a large model keeps a GPU busy.
-KEPT_TOKENS = 4_096
+# A smaller micro-batch takes about as long as one of so many tokens.
+BUSY_TOKENS: dict[Device, int] = {"cuda": 4_096, "cpu": 512, "mps": 1_024}
+# Steps whose padding is compared, of a training's many.
+COMPARED_STEPS = 64
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +88,7 @@ def recomputes(model: ModelSize, job: Job, room: Room) -> bool:
     if room.device != "cuda":
         return True
     share = share_of(job, room)
-    rows = job.micro_batch_size or max(1, min(share, KEPT_TOKENS // job.longest))
+    rows = job.micro_batch_size or max(1, min(share, BUSY_TOKENS["cuda"] // job.longest))
     kept = msgspec.structs.replace(job, recompute=False)
     return job_memory(model, kept, room, rows, job.longest).total > room.usable
 
@@ -99,15 +101,26 @@ def share_of(job: Job, room: Room) -> int:
 def choose_micro(model: ModelSize, job: Job, room: Room) -> int:
     """Examples of a micro-batch: what the job says, as far as it makes up a step exactly.
 
-    Where the job leaves it open, the largest that fits and is worth it; 1 where none fits.
+    Where the job leaves it open, the one that fits with the fewest tokens to compute, padding
+    included: a larger one mixes more lengths. 1 where none fits.
     """
     share = share_of(job, room)
     if job.micro_batch_size is not None:
         return largest_divisor(share, job.micro_batch_size)
     enough = max(ENOUGH_TOKENS[room.device], job.longest)
-    for micro in range(share, 1, -1):
-        if share % micro or micro * job.longest > enough:
-            continue
-        if job_memory(model, job, room, micro, job.longest).total <= room.usable:
-            return micro
-    return 1
+    fitting = [
+        micro
+        for micro in range(share, 0, -1)
+        if share % micro == 0
+        and micro * job.longest <= enough
+        and job_memory(model, job, room, micro, job.longest).total <= room.usable
+    ]
+    return min(fitting, key=lambda micro: _computed(job, room, micro), default=1)
+
+
+def _computed(job: Job, room: Room, micro: int) -> int:
+    """Tokens of the first steps in micro-batches of `micro`; a small one counts as a busy one."""
+    lengths = job.lengths[: COMPARED_STEPS * job.batch_size]
+    busy = BUSY_TOKENS[room.device]
+    batches = micro_batches(lengths, micro, packed=job.throughput.packing)
+    return sum(max(busy, batch.positions) for batch in batches)
