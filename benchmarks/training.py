@@ -2,12 +2,15 @@
 
     python benchmarks/training.py --data alpaca_data.json [--quick] [--runs 3] [--check]
     python benchmarks/training.py --data alpaca_data.json --parts float32
+    python benchmarks/training.py --data alpaca_data.json --parts order
 
 Both train the same records once, from the same weights, with the same learning rate, its schedule,
 batch and adapter; everything else is each side's default. TRL's are bfloat16 by autocast, batches
 of 8 at random, recomputed activations and the loss of all positions; ours are bfloat16 where the
 processor has it, micro-batches of 4 of similar length, kept activations and the loss on answers
-alone. The part `float32` has TRL in float32 beside both, on the records of ``--quick``.
+alone. The part `float32` has TRL in float32 beside both, on the records of ``--quick``. The part
+`order` trains nothing: it counts how much steps differ in answer tokens, whose mean is the loss,
+and the padding of micro-batches of 4, beside a random order.
 
 Runs alternate, each in a process of its own; each pair has another seed, of order and adapter. All
 adapters are measured by the same code, in float32. Tokens are counted without padding. CPU time is
@@ -19,6 +22,8 @@ and writes nothing.
 from __future__ import annotations
 
 import argparse
+import random
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +38,7 @@ MODEL = "smollm2-135m-instruct"
 PACKAGES = ("selfinstruct", "torch", "transformers", "trl", "peft")
 WHATS = ("ours", "trl")
 QUICK, QUICK_HELD_OUT = 64, 16
-PARTS = ("lora", "float32")
+PARTS = ("lora", "float32", "order")
 TARGET = 1.5
 
 
@@ -102,6 +107,49 @@ def beside(found: Findings, data: Path) -> None:
     found.note(records=QUICK, held_out=QUICK_HELD_OUT, runs=1, **rows)
 
 
+def orders(found: Findings, data: Path, count: int) -> None:
+    """The spread of steps' answer tokens (standard deviation by mean), and tokens with padding."""
+    from training_runs import records
+
+    from selfinstruct.steps.planning.batches import micro_batches
+    from selfinstruct.steps.training.format import StudentFormat
+    from selfinstruct.steps.training.loading import load_tokenizer
+    from selfinstruct.steps.training.order import training_order
+
+    found.begin("order")
+    form = StudentFormat(load_tokenizer(find_base(MODEL, Policy()).folder, MODEL), MODEL)
+    examples = form.examples(records(data, count, 0)[0], 512).kept
+    lengths = [example.length for example in examples]
+
+    def measured(order: Sequence[int], batch: int) -> tuple[float, float]:
+        steps = [order[at : at + batch] for at in range(0, len(order), batch)]
+        answers = [sum(examples[at].learned for at in step) for step in steps]
+        padded = micro_batches([lengths[at] for at in order], 4)
+        return (
+            statistics.pstdev(answers) / statistics.mean(answers),
+            sum(one.positions for one in padded) / sum(lengths),
+        )
+
+    rows = []
+    for batch in (4, 8, 16, 32):
+        ours, chance = [], []
+        for seed in range(10):
+            shuffled = random.Random(seed).sample(range(len(lengths)), len(lengths))
+            order = training_order(lengths, batch_size=batch, epochs=1, seed=seed)
+            ours.append(measured(order, batch))
+            chance.append(measured(shuffled, batch))
+        row: dict[str, float] = {"batch": batch}
+        for what, some in (("ours", ours), ("random", chance)):
+            spreads, padded = zip(*some, strict=True)
+            row[f"{what}, spread"] = statistics.mean(spreads)
+            row[f"{what}, padded"] = statistics.mean(padded)
+        rows.append(row)
+    table(f"Steps of {len(lengths)} records of Alpaca, mean of 10 orders", rows)
+    found.note(records=len(lengths), orders=rows)
+    worst = max(row["ours, spread"] / row["random, spread"] for row in rows)
+    found.target("spread of a step's tokens, times a random order's", worst, 1.25, "x")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -118,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         if "lora" in given.parts:
             compare(found, given.data, given.records, held_out=64, repeats=given.runs)
+        if "order" in given.parts:
+            orders(found, given.data, given.records)
         if "float32" in given.parts:
             beside(found, given.data)
         about = {"machine": machine(), "versions": versions(*PACKAGES)}

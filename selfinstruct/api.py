@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfinstruct.core.errors import FolderError
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.recipe_file import (
     RecipeLike,
+    data_recipe,
     given_recipe,
     override_recipe,
     selection_recipe,
@@ -40,9 +42,9 @@ from selfinstruct.stages import generate as generation
 from selfinstruct.steps.privacy import Policy, enforce
 
 if TYPE_CHECKING:
+    from selfinstruct.engine.dataset_folder import DatasetSummary
     from selfinstruct.engine.selection import Selection
     from selfinstruct.stages.compare import Comparison
-    from selfinstruct.stages.dataset import DatasetSummary
     from selfinstruct.stages.evaluate import EvaluationSummary
     from selfinstruct.stages.export_student import Exported
     from selfinstruct.stages.publish import Published, PublishPlan
@@ -91,6 +93,34 @@ class Run:
         with folder.lock():
             folder.save_recipe(recipe)
         return cls(folder.path)
+
+    @classmethod
+    def from_data(
+        cls,
+        data: str | Path,
+        output: str | Path,
+        recipe: RecipeLike | None = None,
+        *,
+        overrides: Sequence[str] = (),
+    ) -> Run:
+        """A run without a teacher, for a student on data that is there already.
+
+        Args:
+            data: JSON lines, JSON, CSV, Parquet, or a folder of them: single tasks in any layout
+                of seeds, or conversations.
+            output: the run folder, new or of the same kind.
+            recipe: the rest of the settings; its seeds and its teacher are left out.
+            overrides: ``student.base=...`` and the like.
+
+        Raises `RecipeError`, or `FolderError` where `output` is the run of a teacher.
+        """
+        folder = RunFolder(output)
+        if folder.recipe_path.is_file() and folder.recipe().teacher is not None:
+            raise FolderError(
+                f"{folder.path}: is a run with a teacher; give another folder for a student on "
+                f"{data}"
+            )
+        return cls.from_recipe(data_recipe(data, folder.path, recipe, overrides), output=output)
 
     def configure(self, *overrides: str) -> Recipe:
         """Change settings of the run (``a.b=value``) and return its recipe."""
@@ -174,8 +204,14 @@ class Run:
     def write_dataset(self, *, force: bool = False) -> DatasetSummary:
         """Write ``dataset/`` from the ledger, where it is not up to date.
 
-        A recipe with a section `select` selects first, where that is not up to date.
+        A recipe with a section `select` selects first, where that is not up to date. Without a
+        teacher the dataset is what the recipe's seeds hold.
         """
+        if self.recipe.teacher is None:
+            from selfinstruct.stages.given import write_given
+
+            with self._at_work():
+                return write_given(self.folder, force=force)
         from selfinstruct.stages.dataset import write_dataset
 
         if self.recipe.select is not None:

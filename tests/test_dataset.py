@@ -30,9 +30,10 @@ from selfinstruct.core.types import (
     Usage,
     Verdict,
 )
+from selfinstruct.engine.dataset_folder import read_summary
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.stages.dataset import export, read_summary, write_dataset
+from selfinstruct.stages.dataset import export, write_dataset
 from selfinstruct.steps import swap
 from selfinstruct.steps.hub_card import size_category
 from selfinstruct.steps.seeds.reader import read_seeds

@@ -61,7 +61,7 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
             "unknown key 'generate.strategies.0.wieght'; did you mean 'weight'?",
         ),
         (MINIMAL + "zzz: 1", "unknown key 'zzz'; known are"),
-        ("seeds: [s.jsonl]\n", "the key 'teacher' is missing"),
+        ("teacher: {kind: scripted, model: m}\n", "the key 'seeds' is missing"),
         (MINIMAL.replace("scripted", "magic"), "teacher.kind: input should be 'openai'"),
         (MINIMAL.replace("scripted", "compatible"), "a compatible teacher needs base_url"),
         (MINIMAL + "generate: {target: 0}", "generate.target: input should be greater"),

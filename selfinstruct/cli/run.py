@@ -74,8 +74,11 @@ def command(
     run = Run.from_recipe(recipe, overrides=with_budget(overrides, target, max_cost), output=output)
     check_packages(run.recipe)
     say = _quiet if as_json else _say
-    _stage(say, "generate", lambda: generate_live(run, as_json))
-    if run.recipe.select is not None:
+    if run.recipe.teacher is None:
+        say("no teacher: the seeds are the dataset")
+    else:
+        _stage(say, "generate", lambda: generate_live(run, as_json))
+    if run.recipe.teacher is not None and run.recipe.select is not None:
         _stage(say, "select", run.select)
     _stage(say, "dataset", run.write_dataset)
     if run.recipe.student is not None:

@@ -22,8 +22,11 @@ def print_status(run: Run, as_json: bool) -> None:
         return
     counts, lines, went = run.funnel(), run.bill(), run.spending()
     out = console()
-    out.print(f"\n[bold]{run.folder.path}[/]  target {run.recipe.generate.target:,}")
-    out.print(_funnel_table(counts, went))
+    if run.recipe.teacher is None:
+        out.print(f"\n[bold]{run.folder.path}[/]  {_given(run)}")
+    else:
+        out.print(f"\n[bold]{run.folder.path}[/]  target {run.recipe.generate.target:,}")
+        out.print(_funnel_table(counts, went))
     out.print(_bill_table(lines, counts.kept))
     if any(line.cost for line in went.strategies):
         out.print(_strategy_table(went))
@@ -32,6 +35,14 @@ def print_status(run: Run, as_json: bool) -> None:
         out.print(learned)
     for name, place in _places(run).items():
         out.print(f"  {name:<12}{place or 'not done yet'}")
+
+
+def _given(run: Run) -> str:
+    """The size of a dataset that was given, not generated."""
+    made = run.folder.read_json(run.folder.dataset / "dataset.json")
+    if made is None:
+        return "on data that was given"
+    return f"on data that was given: {made['train']:,} to train on, {made['held_out']:,} held out"
 
 
 def _learned(run: Run) -> str:

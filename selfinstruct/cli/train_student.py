@@ -20,10 +20,24 @@ from selfinstruct.core.errors import UserError
 
 if TYPE_CHECKING:
     from selfinstruct.api import Run
+    from selfinstruct.engine.dataset_folder import DatasetSummary
+
+FAULTS_SAID = 3
 
 
 @click.command("train-student")
 @run_argument
+@click.option(
+    "--data",
+    type=click.Path(),
+    help="Train on this file or folder instead of a run's records; makes the folder RUN.",
+)
+@click.option("--base", help="The model that is fine-tuned: the same as --set student.base=.")
+@click.option(
+    "--recipe",
+    type=click.Path(dir_okay=False),
+    help="With --data: the recipe whose other settings count.",
+)
 @set_option
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and train nothing.")
 @click.option(
@@ -56,6 +70,9 @@ if TYPE_CHECKING:
 @json_option
 def command(
     run: str,
+    data: str | None,
+    base: str | None,
+    recipe: str | None,
     overrides: tuple[str, ...],
     only_plan: bool,
     processes: int | None,
@@ -67,6 +84,8 @@ def command(
 ) -> None:
     """Fine-tune the student of the run in folder RUN on its dataset.
 
+    With --data there need be no run: RUN is made, for a student on data that is there already.
+
     Stopped at any moment, the same command continues from the last complete checkpoint. On several
     GPUs it starts a process for each, as torchrun does.
     """
@@ -74,12 +93,19 @@ def command(
     from selfinstruct.steps.training.plan import process_count
 
     _check(only_plan, launch, **how)
-    opened = Run(run)
+    if recipe is not None and data is None:
+        raise UserError("--recipe goes with --data; a run has its own recipe, changed by --set")
+    if base is not None:
+        overrides = (*overrides, f"student.base={base}")
     if process_count() > 1:  # one of several, started by a launcher; the dataset is written
-        _train(opened, force, as_json)
+        _train(Run(run), force, as_json)
         return
-    opened.configure(*overrides)
-    opened.write_dataset()
+    if data is None:
+        opened = Run(run)
+        opened.configure(*overrides)
+    else:
+        opened = Run.from_data(data, run, recipe, overrides=overrides)
+    _say_left_out(opened.write_dataset())
     if masks is not None:
         _masks(opened, masks, as_json)
         return
@@ -92,6 +118,16 @@ def command(
         _start(opened, processes, force, as_json)
     else:
         _train(opened, force, as_json)
+
+
+def _say_left_out(made: DatasetSummary) -> None:
+    """Name the rows of given data that were left out."""
+    if not made.faulty:
+        return
+    for fault in made.faults[:FAULTS_SAID]:
+        click.echo(f"left out: {fault}", err=True)
+    if made.faulty > FAULTS_SAID:
+        click.echo(f"left out: {made.faulty - FAULTS_SAID:,} more rows like these", err=True)
 
 
 def _masks(run: Run, count: int, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.sections.dataset import DatasetConfig, PublishConfig
 from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.sections.generate import GenerateConfig, SeedSource
@@ -33,7 +34,9 @@ class Recipe(Strict):
     allow_hosts: list[str] = Field(default_factory=list)
     """Hosts that `privacy: local` lets through, such as a server of your own network."""
     seeds: list[SeedSource] = Field(min_length=1)
-    teacher: TeacherConfig
+    teacher: TeacherConfig | None = None
+    """Writes the records. Where not given nothing is generated: the seeds are the dataset, for a
+    student on data that is there already."""
     answer_teacher: TeacherConfig | None = None
     """Answers instructions written by `teacher`, for the strategies that answer in a second call;
     `teacher` does both where not given."""
@@ -53,9 +56,25 @@ class Recipe(Strict):
         return self.privacy == "local"
 
     @property
+    def local_teacher(self) -> str | None:
+        """The model of a teacher that runs on this machine, as it is named; None for any other."""
+        teacher = self.teacher
+        return teacher.model if teacher is not None and teacher.kind == "local" else None
+
+    @property
     def sealed_sources(self) -> list[str]:
         """Paths of the private sources that no remote teacher may see."""
         return [one.path for one in self.seeds if one.private and not one.allow_remote]
+
+    def need_teacher(self) -> TeacherConfig:
+        """The teacher. Raises `RecipeError` where the recipe names none."""
+        if self.teacher is None:
+            raise RecipeError(
+                f"{self.name}: the recipe names no teacher, so nothing can be generated; add one, "
+                "such as teacher: {kind: openai, model: gpt-4.1-mini}, or train on the seeds "
+                "themselves by `selfinstruct train-student`"
+            )
+        return self.teacher
 
     @field_validator("seeds", mode="before")
     @classmethod

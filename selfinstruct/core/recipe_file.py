@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,6 @@ from selfinstruct.core.shipped import find
 ANY_DATASET = "any"
 PRESETS = {name: f"recipes/filters/{name}.yaml" for name in (ANY_DATASET, "alpaca")}
 """Filters for datasets that ship under a name, and their files."""
-NOBODY = "nobody.jsonl"
-"""The teacher's model in a recipe that asks no teacher."""
 
 RecipeLike = Recipe | dict[str, Any] | str | Path
 """A recipe, a mapping, or the path of a YAML file."""
@@ -107,8 +106,7 @@ def selection_recipe(
     Raises `RecipeError` where nothing says what to select.
     """
     if recipe is None or isinstance(recipe, dict):
-        nobody = {"kind": "scripted", "model": NOBODY}
-        whole = {"name": "selection", "seeds": [str(data)], "teacher": nobody} | (recipe or {})
+        whole = {"name": "selection", "seeds": [str(data)]} | (recipe or {})
         whole = copy.deepcopy(whole)  # an override changes it in place
         for override in overrides:
             apply_override(whole, override)
@@ -121,6 +119,27 @@ def selection_recipe(
             "section select"
         )
     return found
+
+
+def data_recipe(
+    data: str | Path, run: Path, recipe: RecipeLike | None, overrides: Sequence[str]
+) -> Recipe:
+    """The recipe of a student on `data`, in the folder `run`: `recipe` but for who writes.
+
+    Raises `RecipeError`.
+    """
+    if isinstance(recipe, (str, Path)):
+        recipe = load_recipe(recipe)
+    if isinstance(recipe, Recipe):
+        recipe = recipe.model_dump(mode="json", exclude_unset=True)
+    whole = copy.deepcopy(recipe or {})  # an override changes it in place
+    for writer in ("teacher", "answer_teacher"):
+        whole.pop(writer, None)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", run.resolve().name).lstrip("._-") or "student"
+    whole |= {"name": name, "seeds": [str(data)]}
+    for override in overrides:
+        apply_override(whole, override)
+    return check_recipe(whole, "settings")
 
 
 def load_filters(path: str | Path | None = None, overrides: Sequence[str] = ()) -> FiltersConfig:

@@ -67,7 +67,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def selection_mark(
-    config: SelectConfig, teacher: TeacherConfig, seed: int, tasks: Iterable[Task]
+    config: SelectConfig, teacher: TeacherConfig | None, seed: int, tasks: Iterable[Task]
 ) -> str:
     """The fingerprint of what a selection follows from: settings, seed and records.
 
@@ -79,7 +79,8 @@ def selection_mark(
         digest.update(msgspec.json.encode(parts))
     judged = asked_for([*config.score_names])
     judge = config.judge.teacher or teacher
-    asked = [prompt_tag(name) for name in judged] + ([judge.kind, judge.model] if judged else [])
+    asked = [prompt_tag(name) for name in judged]
+    asked += [judge.kind, judge.model] if judged and judge is not None else []
     settings = config.model_dump(mode="json", exclude={"judge": {"teacher", "batch"}})
     return fingerprint([VERSION, settings, asked, seed, digest.hexdigest()])
 

@@ -1,12 +1,5 @@
-"""Dataset: from the ledger to a folder that `datasets` loads and the Hub shows.
-
-    outputs/<run>/dataset/
-        README.md                      the card, with the front matter that names the files
-        data/train-*, data/test-*      config "default"; messages/* and rejected/* likewise
-        alpaca.json train.jsonl test.jsonl
-        dataset.json                   what was written, last of all
-
-The folder is written beside the old one and swapped in by renaming, so there is always a whole one.
+"""Dataset: from the ledger to a folder that `datasets` loads and the Hub shows. See
+`engine.dataset_folder` for its files.
 """
 
 from __future__ import annotations
@@ -25,47 +18,27 @@ from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.types import Record, SeedTask
 from selfinstruct.engine.accounts import BEYOND_TARGET, SCORE, Funnel, bill, funnel
-from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
+from selfinstruct.engine.dataset_folder import (
+    DatasetSummary,
+    checksums,
+    read_summary,
+    write_folder,
+    write_splits,
+)
+from selfinstruct.engine.folder import RunFolder, write_atomically
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.selection import Standing, selection_mark
 from selfinstruct.engine.selection_folder import PREFIX, current_selection
 from selfinstruct.steps import card_facts, splits, tables
 from selfinstruct.steps.hub_card import dataset_card, split_file
 from selfinstruct.steps.selection.in_words import in_words
-from selfinstruct.steps.swap import replacing
 from selfinstruct.steps.tables import Row
 
 FORMAT = 1  # raise it when the same records are to be written differently
 GENERATE = "generate"  # the bill's name for what the records cost
-SUMMARY = "dataset.json"
 SAMPLES = 3
 
 _encode = msgspec.json.Encoder().encode
-
-
-class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """dataset.json: what the dataset folder holds.
-
-    `train` and `held_out` count records; `human` of the training ones are seeds. `seeds` counts the
-    run's seed tasks, `private_seeds` those marked private, `not_selected` the kept records that the
-    recipe's selection left out. `fingerprint` is that of the settings
-    and records behind the data, `card` that of everything else the card tells. `files` maps each
-    file's path to its SHA-256.
-    """
-
-    train: int
-    held_out: int
-    rejected: int
-    beyond_target: int
-    moved_to_train: int
-    human: int
-    seeds: int
-    private_seeds: int
-    license: str
-    fingerprint: str
-    card: str
-    files: dict[str, str]
-    not_selected: int = 0
 
 
 def write_dataset(folder: RunFolder, *, force: bool = False) -> DatasetSummary:
@@ -80,30 +53,7 @@ def write_dataset(folder: RunFolder, *, force: bool = False) -> DatasetSummary:
     """
     with Ledger.read(folder.db_path) as ledger:
         run = _Run(folder, ledger)
-        try:
-            with replacing(folder.dataset) as new:
-                done = None if force else read_summary(folder)
-                if done and (done.fingerprint, done.card) == run.marks:
-                    return done
-                summary = run.write(new)
-                write_json(new / SUMMARY, msgspec.to_builtins(summary))
-        except OSError as error:
-            raise FolderError(
-                f"{folder.dataset}: cannot be written ({error.strerror or error}); the earlier "
-                "dataset, if there was one, is still there"
-            ) from error
-    return summary
-
-
-def read_summary(folder: RunFolder) -> DatasetSummary | None:
-    """What the dataset folder holds, or None where it is missing, incomplete or of another kind."""
-    found = folder.read_json(folder.dataset / SUMMARY)
-    try:
-        summary = msgspec.convert(found, DatasetSummary)
-    except msgspec.ValidationError:
-        return None
-    whole = all((folder.dataset / name).is_file() for name in summary.files)
-    return summary if whole else None
+        return write_folder(folder, run.marks, run.write, force=force)
 
 
 def export(
@@ -128,6 +78,9 @@ def export(
     if not found:
         raise FolderError(f"{folder.dataset}: nothing is held out, so there is no test split")
     rows = [row for path in found for row in tables.read_parquet(path)]
+    if fmt in tables.SINGLE and any(row.get(tables.MESSAGES) for row in rows):
+        others = ", ".join(name for name in tables.EXPORTS if name not in tables.SINGLE)
+        raise UserError(f"conversations of several turns do not fit {fmt}; export as {others}")
     try:
         write_atomically(out, tables.EXPORTS[fmt](rows, folder.recipe().dataset.system_prompt))
     except OSError as error:
@@ -207,7 +160,13 @@ class _Run:
         train = [tables.seed_row(seed) for seed in self.humans]
         train += [rows[name] for name in parts.train]
         data = {"train": train, "test": [rows[name] for name in parts.held_out]}
-        files = self._write_data(new, {name: found for name, found in data.items() if found})
+        filled = {name: found for name, found in data.items() if found}
+        system = self.recipe.dataset.system_prompt
+        files = write_splits(new, filled, system, self._score_columns())
+        if self.funnel.rejected:  # `datasets` cannot load a split of no rows
+            path = new / split_file("rejected", "train")
+            count = tables.write_parquet(path, "rejected", self._rejects())
+            files["rejected"] = {"train": count}
         facts = card_facts.DatasetFacts(
             **self.told,
             license=self.recipe.dataset.license,
@@ -236,25 +195,8 @@ class _Run:
             fingerprint=self.marks[0],
             card=self.marks[1],
             not_selected=self.funnel.kept - len(kept),
-            files=_checksums(new),
+            files=checksums(new),
         )
-
-    def _write_data(self, new: Path, data: dict[str, list[Row]]) -> dict[str, dict[str, int]]:
-        """Write the configs' files and the plain copies; rows by config and split."""
-        system, scores = self.recipe.dataset.system_prompt, self._score_columns()
-        files: dict[str, dict[str, int]] = {"default": {}, "messages": {}}
-        for name, rows in data.items():
-            talks = (tables.messages_row(row, system) for row in rows)
-            tables.write_parquet(new / split_file("default", name), "default", rows, scores)
-            tables.write_parquet(new / split_file("messages", name), "messages", talks)
-            (new / f"{name}.jsonl").write_bytes(tables.to_jsonl(rows, system))
-            files["default"][name] = files["messages"][name] = len(rows)
-        (new / "alpaca.json").write_bytes(tables.to_alpaca(data["train"], system))
-        if self.funnel.rejected:  # `datasets` cannot load a split of no rows
-            path = new / split_file("rejected", "train")
-            count = tables.write_parquet(path, "rejected", self._rejects())
-            files["rejected"] = {"train": count}
-        return files
 
 
 def _split(kept: list[Record], humans: list[SeedTask], share: float) -> splits.Split:
@@ -264,14 +206,6 @@ def _split(kept: list[Record], humans: list[SeedTask], share: float) -> splits.S
     ]
     human_texts = [splits.text_of(seed.instruction, seed.input) for seed in humans]
     return splits.split(items, share, splits.near_filters, human_texts)
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 # -- what the card tells ---------------------------------------------------------------------------

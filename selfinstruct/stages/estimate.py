@@ -91,7 +91,7 @@ def estimate_from_seeds(recipe: Recipe, seeds: Sequence[SeedTask], today: date) 
     for no whole task in a reply.
     """
     known = assumptions()
-    kind = class_of(recipe.teacher)
+    kind = class_of(recipe.need_teacher())
     lines, each = _by_strategy(recipe, seeds, known, kind)
     start = len(seeds)
     cases = []
@@ -175,8 +175,8 @@ def _by_strategy(
         lines.append(strategy_line(config.kind, share, slot, records))
     if not kept[HIGH]:
         raise RecipeError(
-            f"teacher.max_tokens={recipe.teacher.max_tokens} leaves no room for a whole task like "
-            "the seeds; raise it"
+            f"teacher.max_tokens={recipe.need_teacher().max_tokens} leaves no room for a whole "
+            "task like the seeds; raise it"
         )
     low, expected, high = (totals[case] * (1 / kept[case]) for case in range(3))
     return lines, (low, expected, high)
@@ -191,7 +191,7 @@ def _profile(
     number: int,
 ) -> SlotProfile:
     """The profile of one of the recipe's strategies."""
-    teacher = recipe.teacher
+    teacher = recipe.need_teacher()
     sampling = Sampling(max_tokens=teacher.max_tokens, temperature=teacher.temperature)
     assumed = known.classes[kind].strategies[config.kind]
     return SlotProfile(
@@ -221,7 +221,7 @@ def _case(recipe: Recipe, already: Amounts, rest: Amounts, timed: bool) -> Case:
         tokens_in=round(total.tokens_in),
         tokens_out=round(total.tokens_out),
         slots=round(total.slots),
-        seconds=_seconds(recipe.teacher, rest) if timed else None,
+        seconds=_seconds(recipe.need_teacher(), rest) if timed else None,
     )
 
 

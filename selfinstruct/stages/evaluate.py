@@ -148,9 +148,8 @@ class _Evaluation:
             encoder=is_encoder_decoder(self.base.folder),
         )
         self.device = choose_device(recipe.student.device if recipe.student else "auto")
-        self.same = recipe.teacher.kind == "local" and same_model(
-            recipe.teacher.model, self.trained.base
-        )
+        teacher = recipe.local_teacher
+        self.same = teacher is not None and same_model(teacher, self.trained.base)
         rows = read_split(folder.dataset, "test")
         self.rows: list[Row] = [rows[at] for at in spread(len(rows), self.config.max_records)]
         settings = self.config.model_dump(mode="json")

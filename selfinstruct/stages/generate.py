@@ -64,6 +64,7 @@ async def generate(folder: RunFolder, on_start: OnStart | None = None) -> Progre
     `UserError`. What was paid for is in the ledger in every case.
     """
     recipe = folder.recipe()
+    recipe.need_teacher()
     seeds = gather_seeds(recipe)
     with Ledger(folder.db_path) as ledger:
         session = ledger.begin_session(STAGE)
@@ -98,7 +99,7 @@ def gather_seeds(recipe: Recipe) -> list[SeedTask]:
 def routes_of(recipe: Recipe) -> Routes:
     """The recipe's teachers. Raises `RecipeError` or `PrivacyError`."""
     return Routes(
-        recipe.teacher,
+        recipe.need_teacher(),
         recipe.answer_teacher,
         policy=Policy.of(recipe.privacy, recipe.allow_hosts),
         prices=recipe.prices,
@@ -149,7 +150,9 @@ class _Generation:
     def _width(self) -> int:
         """The window: the recipe's, else the one this run began with, else by concurrency."""
         remembered = self._ledger.meta("window")
-        width = self._config.window or int(remembered or 16 * self._recipe.teacher.concurrency)
+        width = self._config.window or int(
+            remembered or 16 * self._recipe.need_teacher().concurrency
+        )
         if str(width) != remembered:
             self._ledger.set_meta("window", str(width))
         return width
@@ -259,7 +262,7 @@ class _Generation:
         """
         if self._batched is not None:
             return width
-        return min(width, math.ceil(SLOTS_A_CALL * self._recipe.teacher.concurrency))
+        return min(width, math.ceil(SLOTS_A_CALL * self._recipe.need_teacher().concurrency))
 
     def _explain_the_end(self) -> None:
         """Return if the target is reached; say why not otherwise."""

@@ -85,7 +85,7 @@ def write_report(folder: RunFolder) -> Path:
         "Overview",
         tiles(
             run.funnel,
-            run.recipe.generate.target,
+            None if run.recipe.teacher is None else run.recipe.generate.target,
             run.bill,
             run.training,
             run.evaluation,
@@ -159,20 +159,27 @@ def _worked(ledger: Ledger) -> dict[str, float]:
 def _lead(run: _Run) -> str:
     """The line under the title and the state of each stage."""
     teacher = run.recipe.teacher
-    parts = [f"Teacher <b>{text(teacher.model)}</b> ({text(teacher.kind)})"]
+    parts = []
+    if teacher is not None:
+        parts.append(f"Teacher <b>{text(teacher.model)}</b> ({text(teacher.kind)})")
     if run.recipe.student:
         parts.append(f"student <b>{text(run.recipe.student.base)}</b>")
     if seeds := len(run.seeds):
-        parts.append(f"{count(seeds)} seed{'' if seeds == 1 else 's'}")
+        what = "record" if teacher is None else "seed"
+        parts.append(f"{count(seeds)} {what}{'' if seeds == 1 else 's'}")
     written = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
     chips = "".join(
         f"<li{' class=done' if state == 'done' else ''}>{text(name)}: {text(state)}</li>"
         for name, state in _stages(run).items()
     )
     return (
-        f'<p class="lead">{", ".join(parts)}. Written {written} by selfinstruct {__version__}.</p>'
+        f'<p class="lead">{_sentence(parts)} Written {written} by selfinstruct {__version__}.</p>'
         f'<ul class="stages" aria-label="Stages">{chips}</ul>'
     )
+
+
+def _sentence(parts: list[str]) -> str:
+    return f"{', '.join(parts)[:1].upper()}{', '.join(parts)[1:]}." if parts else ""
 
 
 def _stages(run: _Run) -> dict[str, str]:
@@ -180,6 +187,8 @@ def _stages(run: _Run) -> dict[str, str]:
     target, kept = run.recipe.generate.target, run.funnel.kept if run.funnel else 0
     share = f"{percent(kept, target)} of the target" if kept else "not yet"
     state = {"Generation": "done" if kept >= target else share}
+    if run.recipe.teacher is None:
+        state = {}
     for name, made in (
         ("Dataset", run.dataset),
         ("Student", run.training),
@@ -193,6 +202,9 @@ def _stages(run: _Run) -> dict[str, str]:
 
 def _add_records(page: Page, run: _Run, command: str) -> None:
     """What came in, what it cost, what it is like."""
+    if run.recipe.teacher is None:
+        page.add("money", "Money", money_section(run.bill, 0))
+        return
     if run.funnel is None or run.summary is None:
         page.add("funnel", "Funnel", not_done("Generation is", command))
         return
@@ -246,12 +258,15 @@ def _add_student(page: Page, run: _Run, commands: Mapping[str, str]) -> None:
 
 def _add_background(page: Page, run: _Run, command: str) -> None:
     """Settings, origins, limits."""
+    generated = run.recipe.teacher is not None
     missing = not_done("The dataset is", command) if run.dataset is None else ""
     page.add(
         "provenance",
         "Origins",
         missing,
-        provenance_section(run.summary, run.dataset, run.training, run.evaluation),
+        provenance_section(
+            run.summary, run.dataset, run.training, run.evaluation, generated=generated
+        ),
     )
     page.add(
         "settings",
@@ -267,6 +282,7 @@ def _add_background(page: Page, run: _Run, command: str) -> None:
         limits_section(
             run.summary,
             run.evaluation,
+            generated=generated,
             estimated=any(line.estimated for line in run.bill),
             private=any(seed.private for seed in run.seeds),
             unfinished=[

@@ -21,7 +21,6 @@ import orjson
 from selfinstruct.core.errors import FolderError, Interrupted, RecipeError, UserError
 from selfinstruct.core.money import from_dollars
 from selfinstruct.core.recipe import Recipe
-from selfinstruct.core.recipe_file import NOBODY
 from selfinstruct.core.sections.select import SelectConfig
 from selfinstruct.core.types import Candidate, SeedTask
 from selfinstruct.engine.accounts import spent_at_most
@@ -228,7 +227,7 @@ class _Work:
             return {}
         recipe, judge = self._recipe, self._config.judge
         teacher = judge.teacher or recipe.teacher
-        if teacher.model == NOBODY:
+        if teacher is None:
             raise RecipeError(
                 "select.judge.teacher is missing: name the judge, or give a recipe with a teacher "
                 "by --recipe"

@@ -302,6 +302,7 @@ def _write_cards(
     """Write the cards anew: they also tell settings that are not worth another training."""
     settings = ("epochs", "learning_rate", "scheduler", "batch_size", "optimizer")
     lora = ("lora_rank", "lora_alpha", "lora_dropout") if summary.method != "full" else ()
+    teacher = recipe.local_teacher
     facts = StudentFacts(
         name=recipe.name,
         dataset_repo=recipe.publish.dataset_repo or "",
@@ -309,8 +310,8 @@ def _write_cards(
         settings={name: getattr(config, name) for name in (*settings, *lora)}
         | {"max_length": summary.max_length},
         cost=hours_cost(summary.seconds, config.gpu_hour_price),
-        same_as_teacher=recipe.teacher.kind == "local"
-        and same_model(recipe.teacher.model, summary.base),
+        generated=recipe.teacher is not None,
+        same_as_teacher=teacher is not None and same_model(teacher, summary.base),
         training=summary,
     )
     for part in (summary.adapter, summary.merged):

@@ -9,6 +9,7 @@ from pathlib import PurePath
 import msgspec
 
 from selfinstruct.core.types import Record, SeedTask
+from selfinstruct.steps.seeds.given import Given
 
 
 class Writer(msgspec.Struct, frozen=True):
@@ -70,8 +71,8 @@ def writers(kept: Iterable[Record]) -> list[Writer]:
     return [Writer(*key, kept=n) for key, n in sorted(counts.items())]
 
 
-def sources(seeds: Iterable[SeedTask]) -> list[Source]:
-    """The seed files in order, by bare name; a private one's name stays private."""
+def sources(seeds: Iterable[SeedTask | Given]) -> list[Source]:
+    """The files in order, by bare name; a private one's name stays private."""
     counts: Counter[tuple[str, bool]] = Counter()
     for seed in seeds:
         name = PurePath(seed.source.rpartition(":")[0]).name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -25,6 +25,19 @@ SIZES = (
     (10**7, "1M<n<10M"),
     (10**8, "10M<n<100M"),
 )
+
+
+class Described(Protocol):
+    """What any dataset's card tells; `files` maps config and split to rows."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def license(self) -> str: ...  # noqa: D102
+    @property
+    def language(self) -> list[str]: ...  # noqa: D102
+    @property
+    def files(self) -> dict[str, dict[str, int]]: ...  # noqa: D102
 
 
 def split_file(config: str, split: str) -> str:
@@ -51,7 +64,13 @@ def dataset_card(facts: DatasetFacts) -> str:
 
 def front_matter(facts: DatasetFacts) -> dict[str, Any]:
     """The card's metadata."""
-    records = sum(facts.files["default"].values())
+    made = ["machine-generated", "other"] if facts.human else ["machine-generated"]
+    tags = ["synthetic", "self-instruct", "instruction-tuning", "selfinstruct"]
+    return metadata(facts, made, tags)
+
+
+def metadata(facts: Described, made: list[str], tags: list[str]) -> dict[str, Any]:
+    """What the front matter of any dataset says; `made` is by whom, as the Hub calls them."""
     configs = [
         {
             "config_name": config,
@@ -59,17 +78,16 @@ def front_matter(facts: DatasetFacts) -> dict[str, Any]:
         }
         for config, splits in facts.files.items()
     ]
-    made = ("machine-generated", "other") if facts.human else ("machine-generated",)
     return {
         "pretty_name": facts.name,
         "license": facts.license,
         "language": facts.language,
-        "size_categories": [size_category(records)],
+        "size_categories": [size_category(sum(facts.files["default"].values()))],
         "task_categories": ["text-generation"],
-        "annotations_creators": list(made),
+        "annotations_creators": made,
         "language_creators": list(made),
         "source_datasets": ["original"],
-        "tags": ["synthetic", "self-instruct", "instruction-tuning", "selfinstruct"],
+        "tags": tags,
         "configs": configs,
     }
 
@@ -121,7 +139,7 @@ dataset = load_dataset("PATH_OR_REPOSITORY")
 conversations = load_dataset("PATH_OR_REPOSITORY", "messages"){rejects}
 ```
 
-{_table(("config", "split", "rows"), rows)}
+{table_of(("config", "split", "rows"), rows)}
 
 - `default` has `instruction`, `input` (may be empty) and `output`, then where a record comes from:
   `category`, `strategy` (how the teacher was asked), `teacher`, `model`, `parents` (ids of the
@@ -135,16 +153,16 @@ The same records for other tools: {lines}, and `alpaca.json` (training split).""
 def _making(facts: DatasetFacts) -> str:
     writers = [
         (
-            _cell(w.teacher),
-            _cell(w.model),
-            _cell(w.strategy),
-            _cell(w.prompt_version),
+            cell(w.teacher),
+            cell(w.model),
+            cell(w.strategy),
+            cell(w.prompt_version),
             f"{w.kept:,}",
         )
         for w in facts.writers
     ]
     sources = [
-        (_cell(s.name) if s.name else "a private source", f"{s.examples:,}",
+        (cell(s.name) if s.name else "a private source", f"{s.examples:,}",
          "private" if s.private else "open")
         for s in facts.sources
     ]  # fmt: skip
@@ -153,44 +171,45 @@ def _making(facts: DatasetFacts) -> str:
 
 The teacher:
 
-{_table(("teacher", "model", "strategy", "prompt", "kept"), writers)}
+{table_of(("teacher", "model", "strategy", "prompt", "kept"), writers)}
 
 The human examples:
 
-{_table(("source", "examples", "marked"), sources)}
+{table_of(("source", "examples", "marked"), sources)}
 
 A record had to pass, in this order:
 
 {checks}
 
-{_held_out(facts)}
+{held_out_said(facts.files, facts.moved_to_train)}
 
 Made with selfinstruct {facts.version}, after
 [Self-Instruct](https://arxiv.org/abs/2212.10560) and
 [Alpaca](https://github.com/tatsu-lab/stanford_alpaca)."""
 
 
-def _held_out(facts: DatasetFacts) -> str:
-    if "test" not in facts.files["default"]:
+def held_out_said(files: dict[str, dict[str, int]], moved: int) -> str:
+    """How the held-out split was drawn."""
+    if "test" not in files["default"]:
         return "Nothing is held out."
     return (
         "The held-out split was drawn by a hash of the record's id. A drawn record whose "
         "instruction and input are near those of a training record (ROUGE-L above 0.7, or more "
         "than half of all word 3-grams shared) was moved to the training split: "
-        f"{facts.moved_to_train:,} were."
+        f"{moved:,} were."
     )
 
 
 def _funnel(facts: DatasetFacts) -> str:
-    steps = _table(("step", "count"), [(name, f"{count:,}") for name, count in facts.funnel])
+    steps = table_of(("step", "count"), [(name, f"{count:,}") for name, count in facts.funnel])
     candidates = sum(facts.rejected.values())
     if not candidates:
         return f"## What came in and what was kept\n\n{steps}\n\nNothing was rejected."
     rows = [
-        (_cell(reason), f"{count:,}", f"{count / candidates:.1%}")
+        (cell(reason), f"{count:,}", f"{count / candidates:.1%}")
         for reason, count in facts.rejected.items()
     ]
-    reasons = _table(("rejected because", "count", "share"), rows)
+    reasons = table_of(("rejected because", "count", "share"), rows)
     return f"## What came in and what was kept\n\n{steps}\n\n{reasons}"
 
 
@@ -200,7 +219,7 @@ def _price(facts: DatasetFacts) -> str:
     if not facts.costs:
         return ""
     rows = [
-        (_cell(line.item), f"{line.quantity:,.10g}", line.unit, show(line.cost),
+        (cell(line.item), f"{line.quantity:,.10g}", line.unit, show(line.cost),
          "estimated" if line.estimated else "")
         for line in facts.costs
     ]  # fmt: skip
@@ -209,7 +228,7 @@ def _price(facts: DatasetFacts) -> str:
 
 {show(total)} in all{each}. Computing time of one's own is not in it.
 
-{_table(("item", "quantity", "unit", "cost", ""), rows)}"""
+{table_of(("item", "quantity", "unit", "cost", ""), rows)}"""
 
 
 def _samples(facts: DatasetFacts) -> str:
@@ -256,12 +275,13 @@ def _limits(facts: DatasetFacts) -> str:
     return "## Limitations\n\n" + "\n".join(f"- {point}" for point in points)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table_of(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """`text` as code in a table's cell."""
     plain = " ".join(text.replace("|", "/").replace("`", "'").split())
     return f"`{plain}`" if plain else ""

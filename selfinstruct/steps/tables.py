@@ -17,6 +17,7 @@ import orjson
 
 from selfinstruct.core.money import to_dollars
 from selfinstruct.core.types import Record, SeedTask
+from selfinstruct.steps.seeds.given import Given
 
 Row = dict[str, Any]
 Config = Literal["default", "messages", "rejected"]
@@ -24,6 +25,7 @@ Config = Literal["default", "messages", "rejected"]
 ROW_GROUP = 5000
 COMPRESSION = "zstd"
 TEXT_COLUMNS = ("instruction", "input", "output")
+MESSAGES = "messages"  # the column of conversations, in datasets that have some
 
 
 def record_row(record: Record) -> Row:
@@ -49,12 +51,22 @@ def record_row(record: Record) -> Row:
 
 def seed_row(seed: SeedTask) -> Row:
     """A human-written example as a row of the default config: it has no lineage and no cost."""
+    return _unwritten(seed, "human")
+
+
+def given_row(record: Given) -> Row:
+    """A record that was there already as a row of the default config, with its conversation."""
+    row = _unwritten(record, "given")
+    return row if record.messages is None else row | {MESSAGES: record.messages}
+
+
+def _unwritten(record: SeedTask | Given, source: str) -> Row:
     return {
-        "id": seed.id,
-        "instruction": seed.instruction,
-        "input": seed.input,
-        "output": seed.output,
-        "category": seed.category,
+        "id": record.id,
+        "instruction": record.instruction,
+        "input": record.input,
+        "output": record.output,
+        "category": record.category,
         "strategy": "",
         "teacher": "",
         "model": "",
@@ -62,7 +74,7 @@ def seed_row(seed: SeedTask) -> Row:
         "prompt_version": "",
         "requests": [],
         "cost_usd": 0.0,
-        "source": "human",
+        "source": source,
         "flags": [],
     }
 
@@ -79,42 +91,48 @@ def rejected_row(record: Record) -> Row:
 
 
 def messages_row(row: Row, system: str = "") -> Row:
-    """A default row as a conversation; the input follows the instruction after a blank line."""
+    """A default row as a conversation; the input follows the instruction after a blank line.
+
+    `system` is the first message of one that has none of its own.
+    """
+    if talk := row.get(MESSAGES):
+        opened = not system or talk[0]["role"] == "system"
+        opening = [] if opened else [{"role": "system", "content": system}]
+        return {"id": row["id"], "messages": [*opening, *talk]}
     asked = f"{row['instruction']}\n\n{row['input']}" if row["input"] else row["instruction"]
     turns = [("system", system)] if system else []
     turns += [("user", asked), ("assistant", row["output"])]
     return {"id": row["id"], "messages": [{"role": who, "content": text} for who, text in turns]}
 
 
-def schema(config: Config, scores: Iterable[str] = ()) -> Any:
-    """The config's Arrow schema; `scores` are more columns, of numbers."""
+def schema(config: Config, more: Iterable[str] = ()) -> Any:
+    """The config's Arrow schema; `more` are columns of numbers, or `MESSAGES`."""
     import pyarrow as pa
 
     text, texts = pa.string(), pa.list_(pa.string())
+    talk = pa.list_(pa.struct([("role", text), ("content", text)]))
     if config == "messages":
-        turn = pa.struct([("role", text), ("content", text)])
-        return pa.schema([("id", text), ("messages", pa.list_(turn))])
+        return pa.schema([("id", text), (MESSAGES, talk)])
     fields = [(name, text) for name in ("id", *TEXT_COLUMNS, "category", "strategy")]
     fields += [("teacher", text), ("model", text), ("parents", texts), ("prompt_version", text)]
     fields += [("requests", texts), ("cost_usd", pa.float64()), ("source", text)]
     fields += [("flags", texts)]
     if config == "rejected":
         fields += [("reason", text), ("detail", text), ("neighbour", text), ("score", pa.float64())]
-    return pa.schema(fields + [(name, pa.float64()) for name in scores])
+    fields += [(name, talk if name == MESSAGES else pa.float64()) for name in more]
+    return pa.schema(fields)
 
 
-def write_parquet(
-    path: Path, config: Config, rows: Iterable[Row], scores: Iterable[str] = ()
-) -> int:
+def write_parquet(path: Path, config: Config, rows: Iterable[Row], more: Iterable[str] = ()) -> int:
     """Write `rows` to `path` as they come; returns how many there were. Raises `OSError`.
 
-    `scores` names columns of numbers past those of the config; a row may lack them.
+    `more` names columns past those of the config, see `schema`; a row may lack them.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    layout, written, source = schema(config, scores), 0, iter(rows)
+    layout, written, source = schema(config, more), 0, iter(rows)
     with pq.ParquetWriter(path, layout, compression=COMPRESSION) as writer:
         while group := list(islice(source, ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema=layout), ROW_GROUP)
@@ -179,6 +197,8 @@ def to_csv(rows: Iterable[Row], system: str) -> bytes:
 def _json_list(values: Iterable[Row]) -> bytes:
     return b"[\n" + b",\n".join(orjson.dumps(value) for value in values) + b"\n]\n"
 
+
+SINGLE = ("alpaca", "csv")  # hold one question and one answer a record
 
 EXPORTS: dict[str, Callable[[Iterable[Row], str], bytes]] = {
     "alpaca": to_alpaca,

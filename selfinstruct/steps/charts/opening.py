@@ -87,18 +87,32 @@ class Spent(Protocol):
 
 def tiles(
     funnel: FunnelCounts | None,
-    target: int,
+    target: int | None,
     bill: Sequence[BillEntry],
     training: Mapping[str, Any] | None,
     evaluation: Mapping[str, Any] | None,
     seconds: Mapping[str, float],
 ) -> str:
-    """The headline numbers; a dash where a stage is not done."""
+    """The headline numbers; a dash where a stage is not done. No `target`: nothing is generated."""
     kept = funnel.kept if funnel else 0
     spent = sum(line.cost for line in bill)
     candidates = funnel.candidates if funnel else 0
     each = f"{dollars(round(spent / kept))} per kept record" if kept else "nothing kept yet"
     parts = [
+        *([] if target is None else _yield_tiles(kept, candidates, target)),
+        _tile("Spent", dollars(spent), "" if target is None else each),
+        _loss_tile(training, evaluation),
+        _tile(
+            "Time worked",
+            duration(sum(seconds.values())) if seconds else "-",
+            text(", ".join(f"{stage} {duration(spent)}" for stage, spent in seconds.items())),
+        ),
+    ]
+    return f'<dl class="tiles">{"".join(parts)}</dl>'
+
+
+def _yield_tiles(kept: int, candidates: int, target: int) -> list[str]:
+    return [
         _tile(
             "Records kept",
             f"{count(kept)} <small>of {count(target)}</small>",
@@ -110,15 +124,7 @@ def tiles(
             percent(kept, candidates) if candidates else "-",
             f"of {count(candidates)} candidates",
         ),
-        _tile("Spent", dollars(spent), each),
-        _loss_tile(training, evaluation),
-        _tile(
-            "Time worked",
-            duration(sum(seconds.values())) if seconds else "-",
-            text(", ".join(f"{stage} {duration(spent)}" for stage, spent in seconds.items())),
-        ),
     ]
-    return f'<dl class="tiles">{"".join(parts)}</dl>'
 
 
 def _tile(name: str, value: str, sub: str) -> str:

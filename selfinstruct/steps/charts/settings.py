@@ -66,6 +66,8 @@ def provenance_section(
     dataset: Mapping[str, Any] | None,
     training: Mapping[str, Any] | None,
     evaluation: Mapping[str, Any] | None,
+    *,
+    generated: bool,
 ) -> str:
     """Where the records came from, and what names each stage's result."""
     parts = [
@@ -73,6 +75,8 @@ def provenance_section(
             "Every record names the seeds and records its prompt showed, the prompt's version, the "
             "requests it came from, their cost and the verdict. The ledger (run.db) holds them "
             "with every request and completion; the dataset's columns carry them along."
+            if generated
+            else "The records were given: nothing was generated and nothing was judged."
         )
     ]
     if summary and summary.kept:
@@ -145,6 +149,7 @@ def limits_section(
     summary: Summary | None,
     evaluation: Mapping[str, Any] | None,
     *,
+    generated: bool,
     estimated: bool,
     private: bool,
     unfinished: Sequence[str],
@@ -161,10 +166,11 @@ def limits_section(
             "can be wrong, and the samples above are not selected for looking good."
         )
     if evaluation:
+        model = "the teacher" if generated else "the records"
         lines.append(
-            "Held-out references were written by the teacher. Loss, perplexity and ROUGE-L say how "
-            "closely the student follows the teacher on tasks of this kind, not whether its "
-            "answers are right, and nothing about other tasks."
+            ("Held-out references were written by the teacher. " if generated else "")
+            + f"Loss, perplexity and ROUGE-L say how closely the student follows {model} on tasks "
+            "of this kind, not whether its answers are right, and nothing about other tasks."
         )
         if evaluation.get("records", 0) < FEW:
             lines.append(
@@ -176,9 +182,10 @@ def limits_section(
             "Amounts marked as estimated come from servers that reported no usage, or from calls "
             "that may have been billed; the provider's invoice decides."
         )
-    lines.append(
-        "Verbs and objects are found by rules, for English; other languages are not shown."
-    )
+    if generated:
+        lines.append(
+            "Verbs and objects are found by rules, for English; other languages are not shown."
+        )
     quoted = "This page quotes records of the run"
     lines.append(
         f"{quoted} and seeds marked as private. Share it only where those may be shared."

@@ -70,11 +70,29 @@ def examples(value: dict[str, Any], layout: Layout, where: str) -> Iterator[Exam
     """
     if layout == "self-instruct":
         yield from _instances(value, where)
-    elif layout == "conversation":
-        name = _named(value, TURNS) or "messages"
-        yield _conversation(value, read_turns(value.get(name), name, where), name, where)
+    elif (talk := turns_of(value, layout, where)) is not None:
+        field, turns = talk
+        yield _conversation(value, turns, field, where)
     else:
         yield _fields(value, where)
+
+
+def turns_of(
+    value: dict[str, Any], layout: Layout, where: str
+) -> tuple[str, list[tuple[str, str]]] | None:
+    """The field and the turns of a record that is a conversation, else None. Raises `SeedError`."""
+    if layout == "conversation":
+        name = _named(value, TURNS) or "messages"
+        return name, read_turns(value.get(name), name, where)
+    asked, told = _named(value, INSTRUCTION), _named(value, OUTPUT)
+    if layout != "fields" or asked != "prompt" or not isinstance(value.get(asked), list):
+        return None
+    turns = read_turns(value[asked], asked, where)
+    if isinstance(value.get(told), list):
+        turns += read_turns(value[told], told, where)
+    else:
+        turns.append(("assistant", _required(value, told or "completion", where)))
+    return f"{asked} + {told}", turns
 
 
 def _named(value: dict[str, Any], names: tuple[str, ...]) -> str:
@@ -84,13 +102,6 @@ def _named(value: dict[str, Any], names: tuple[str, ...]) -> str:
 
 def _fields(value: dict[str, Any], where: str) -> Example:
     asked, told = _named(value, INSTRUCTION), _named(value, OUTPUT)
-    if isinstance(value.get(asked), list) and asked == "prompt":
-        turns = read_turns(value[asked], asked, where)
-        if isinstance(value.get(told), list):
-            turns += read_turns(value[told], told, where)
-        else:
-            turns.append(("assistant", _required(value, told or "completion", where)))
-        return _conversation(value, turns, f"{asked} + {told}", where)
     return Example(
         _required(value, asked or "instruction", where).strip(),
         _input(value, _named(value, INPUT), where),
@@ -139,6 +150,20 @@ def _conversation(
             raise fault(where, f'field "{field}": the first {who} turn is empty')
     category = _optional(value, "category", where)
     return Example(instruction.strip(), trim(system), trim(reply), category, _id(value, where))
+
+
+def check_turns(turns: list[tuple[str, str]], field: str, where: str) -> list[dict[str, str]]:
+    """The turns as messages to learn from. Raises `SeedError` for one by a tool, or empty."""
+    for number, (speaker, text) in enumerate(turns, 1):
+        if not speaker:
+            raise fault(
+                where,
+                f'field "{field}[{number}]" is by a tool; only turns of system, user and '
+                "assistant are learned from",
+            )
+        if not text.strip():
+            raise fault(where, f'field "{field}[{number}]" is empty')
+    return [{"role": speaker, "content": text} for speaker, text in turns]
 
 
 def read_turns(found: Any, field: str, where: str) -> list[tuple[str, str]]:

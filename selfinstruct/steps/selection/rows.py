@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from selfinstruct.core.errors import SeedError
 from selfinstruct.core.types import SeedTask
 from selfinstruct.steps.seeds.files import data_files
+from selfinstruct.steps.seeds.given import unique
 from selfinstruct.steps.seeds.layouts import Layout, examples, layout_of
 from selfinstruct.steps.seeds.rows import Row, iter_rows
 
@@ -32,7 +33,7 @@ def read_dataset(path: Path) -> Read:
     row is a whole task, or a file cannot be read.
     """
     read = Read([], [], [])
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for file in data_files(path):
         layout: Layout | None = None
         for number, row in enumerate(_rows(file), 1):
@@ -43,7 +44,7 @@ def read_dataset(path: Path) -> Read:
                 read.faults.append(str(error))
                 continue
             for example in found:
-                name = _unique(example.id or f"{file.stem}-{number}", seen)
+                name = unique(example.id or f"{file.stem}-{number}", seen)
                 read.tasks.append(
                     SeedTask(
                         id=name,
@@ -59,15 +60,6 @@ def read_dataset(path: Path) -> Read:
         why = f"; the first fault: {read.faults[0]}" if read.faults else ""
         raise SeedError(f"{path}: holds no whole record{why}")
     return read
-
-
-def _unique(name: str, seen: set[str]) -> str:
-    found, again = name, 1
-    while found in seen:
-        again += 1
-        found = f"{name}-{again}"
-    seen.add(found)
-    return found
 
 
 def _rows(file: Path) -> Iterator[Row]:

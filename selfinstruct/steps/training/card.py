@@ -28,6 +28,7 @@ class StudentFacts(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     cost: int
     same_as_teacher: bool
+    generated: bool = True
     training: TrainSummary
 
     @property
@@ -145,10 +146,12 @@ def _later(one: Later) -> tuple[str, str]:
 
 
 def _limits(facts: StudentFacts) -> str:
-    notes = [
-        "Records that a machine wrote were checked by filters, not by people: errors and bias of "
-        "the teacher are passed on.",
-    ]
+    notes = []
+    if facts.generated:
+        notes.append(
+            "Records that a machine wrote were checked by filters, not by people: errors and bias "
+            "of the teacher are passed on."
+        )
     if not facts.training.base_license:
         notes.append("The base's licence is not known here; it applies to this model too.")
     if facts.dataset_license == "other":

@@ -114,7 +114,10 @@ class StudentFormat:
         return notes
 
     def prompt(self, row: Mapping[str, Any]) -> str:
-        """The text before the answer, for a row with `instruction` and `input`."""
+        """The text before the answer: for a conversation, before its last one."""
+        if row.get("messages"):
+            asked_so_far = self._messages({"messages": row["messages"][:-1]})
+            return self.rendering.render(asked_so_far, open_turn=True)
         if row["input"] and self.rendering.alpaca is not None:
             return self.rendering.with_input(row["instruction"], row["input"], self.system)
         return self.rendering.render(self._opening(row), open_turn=True)

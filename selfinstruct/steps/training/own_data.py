@@ -12,7 +12,7 @@ from typing import Any
 from selfinstruct.core.errors import SeedError
 from selfinstruct.steps.seeds.faults import fault, kind_of
 from selfinstruct.steps.seeds.files import data_files
-from selfinstruct.steps.seeds.layouts import read_turns
+from selfinstruct.steps.seeds.layouts import check_turns, read_turns
 from selfinstruct.steps.seeds.rows import iter_rows
 
 Turn = dict[str, str]
@@ -95,14 +95,4 @@ def _answer(value: dict[str, Any], field: str, where: str) -> tuple[str, list[Tu
 
 
 def _turns(found: Any, field: str, where: str) -> list[Turn]:
-    turns = read_turns(found, field, where)
-    for number, (speaker, text) in enumerate(turns, 1):
-        if not speaker:
-            raise fault(
-                where,
-                f'field "{field}[{number}]" is by a tool; only turns of system, user and '
-                "assistant are learned from",
-            )
-        if not text.strip():
-            raise fault(where, f'field "{field}[{number}]" is empty')
-    return [{"role": speaker, "content": text} for speaker, text in turns]
+    return check_turns(read_turns(found, field, where), field, where)

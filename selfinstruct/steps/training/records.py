@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selfinstruct.core.errors import FolderError
+from selfinstruct.steps.tables import MESSAGES
 
 COLUMNS = ("id", "instruction", "input", "output")
 Row = dict[str, Any]
@@ -13,6 +14,8 @@ Row = dict[str, Any]
 
 def read_split(dataset: Path, split: Literal["train", "test"]) -> list[Row]:
     """The rows of a split, with id, instruction, input and output, in the files' order.
+
+    A conversation of several turns has `messages` besides.
 
     Raises `FolderError` where the split is not there, empty, unreadable or lacks a column.
     """
@@ -25,7 +28,8 @@ def read_split(dataset: Path, split: Literal["train", "test"]) -> list[Row]:
     rows: list[Row] = []
     for path in paths:
         try:
-            rows += pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+            names = [*COLUMNS, MESSAGES] if MESSAGES in pq.read_schema(path).names else COLUMNS
+            rows += pq.read_table(path, columns=list(names)).to_pylist()
         except (pa.ArrowException, OSError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise FolderError(

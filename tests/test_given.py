@@ -1,0 +1,189 @@
+"""A student on data that is there already: the dataset folder, the stages after it, the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import selfinstruct
+from selfinstruct.api import Run
+from selfinstruct.core.errors import FolderError, RecipeError, UserError
+from selfinstruct.stages.dataset import export
+from selfinstruct.steps.tables import read_parquet
+from tests.tiny_student import make_base
+
+# PEFT reads a property that this transformers calls by another name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+NOUNS = ["apple", "bridge", "candle", "desert", "engine", "forest", "guitar", "harbour", "island",
+         "jacket", "kettle", "ladder", "magnet", "needle", "orchid", "pillow"]  # fmt: skip
+VERBS = ["peel", "cross", "light", "map", "start", "plant", "tune", "enter", "visit", "mend",
+         "boil", "climb", "test", "thread", "water", "wash"]  # fmt: skip
+TASKS = [
+    {"instruction": f"{verb.title()} one {noun}.", "output": f"A {noun} is a thing to {verb}."}
+    for verb, noun in zip(VERBS, NOUNS, strict=True)
+]
+
+
+def talk(verb: str, noun: str) -> dict[str, Any]:
+    turns = ["user", "assistant", "user", "assistant"]
+    texts = [f"Name a {noun}.", f"This {noun}.", f"Why {verb}?", "It helps."]
+    return {"messages": [{"role": r, "content": t} for r, t in zip(turns, texts, strict=True)]}
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+def given_run(tmp_path: Path, rows: list[Any], base: Path | str = "some-base") -> Run:
+    data = write(tmp_path / "claims.jsonl", rows)
+    settings = [f"student.base={base}", "student.max_steps=1", "evaluate.max_new_tokens=4"]
+    return Run.from_data(data, tmp_path / "my run", overrides=settings)
+
+
+def test_the_data_is_the_dataset(tmp_path: Path) -> None:
+    """Every whole row is in one of two splits; faulty ones are counted and named."""
+    run = given_run(tmp_path, [*TASKS, {"instruction": "Add.", "output": ""}])
+    made = run.write_dataset()
+    assert run.recipe.name == "my-run"
+    assert (made.train + made.held_out, made.faulty) == (len(TASKS), 1)
+    assert made.held_out >= 1
+    assert made.faults[0].startswith(f"{tmp_path / 'claims.jsonl'}:17:")
+    rows = list(read_parquet(run.folder.dataset / "data" / "train-00000-of-00001.parquet"))
+    assert {row["source"] for row in rows} == {"given"}
+    assert "messages" not in rows[0]
+    alpaca = json.loads((run.folder.dataset / "alpaca.json").read_text())
+    assert len(alpaca) == made.train
+    card = (run.folder.dataset / "README.md").read_text()
+    assert "1 rows were no whole records" in card
+    assert "synthetic" not in card
+
+
+def test_it_is_written_once_and_anew_when_the_data_changes(tmp_path: Path) -> None:
+    """An unchanged dataset stays as it is; another row makes another."""
+    run = given_run(tmp_path, TASKS)
+    first = run.write_dataset()
+    inode = run.folder.dataset.stat().st_ino
+    assert run.write_dataset() == first
+    assert run.folder.dataset.stat().st_ino == inode
+    write(tmp_path / "claims.jsonl", TASKS[1:])
+    assert run.write_dataset().fingerprint != first.fingerprint
+
+
+def test_a_split_of_its_own_is_held_out(tmp_path: Path) -> None:
+    """Data with a split for testing is measured on that, and on nothing else."""
+    write(tmp_path / "set" / "train.jsonl", TASKS[:10])
+    write(tmp_path / "set" / "test.jsonl", TASKS[10:])
+    run = Run.from_data(tmp_path / "set", tmp_path / "run")
+    made = run.write_dataset()
+    assert (made.train, made.held_out) == (10, 6)
+
+
+def test_conversations_are_learned_and_measured_whole(tmp_path: Path, base: Path) -> None:
+    """All turns reach training; what is measured is the last answer after all that came before."""
+    talks = [talk(verb, noun) for verb, noun in zip(VERBS, NOUNS, strict=True)]
+    run = given_run(tmp_path, talks, base)
+    run.configure("dataset.held_out=0.3", "evaluate.samples=1")
+    assert run.write_dataset().held_out
+    shown = run.shown_masks(1)[0]
+    learned = "".join(piece.text for piece in shown.pieces if piece.kind == "learned")
+    assert "It helps." in learned
+    assert "This " in learned
+    assert "Name a" not in learned
+    run.train_student()
+    sample = run.evaluate().samples[0]
+    assert sample.reference == "It helps."
+    with pytest.raises(UserError, match="several turns do not fit alpaca"):
+        export(run.folder, "alpaca", tmp_path / "out.json")
+    assert export(run.folder, "sharegpt", tmp_path / "out.json") == run.write_dataset().train
+    longest = max(json.loads((tmp_path / "out.json").read_text()), key=lambda row: len(str(row)))
+    assert len(longest["conversations"]) == 4
+    report = run.report().read_text("utf-8")
+    assert "The records were given" in report
+    assert "written by the teacher" not in report
+
+
+def test_private_data_is_not_published(tmp_path: Path) -> None:
+    """A source marked private keeps the whole dataset from leaving."""
+    data = write(tmp_path / "claims.jsonl", TASKS)
+    recipe = {
+        "name": "claims",
+        "seeds": [{"path": str(data), "private": True}],
+        "publish": {"dataset_repo": "acme/claims"},
+    }
+    run = Run.from_recipe(recipe, output=tmp_path / "run")
+    assert run.write_dataset().private_seeds == len(TASKS)
+    plan = run.plan_publish(what="dataset")
+    assert any("private" in refusal for refusal in plan.repos[0].refusals)
+
+
+def test_a_run_with_a_teacher_is_not_taken_over(tmp_path: Path) -> None:
+    """Data does not go into a folder whose records were paid for."""
+    write(tmp_path / "claims.jsonl", TASKS)
+    recipe = {
+        "name": "mine",
+        "seeds": [str(tmp_path / "claims.jsonl")],
+        "teacher": {"kind": "scripted", "model": "replies.jsonl"},
+    }
+    Run.from_recipe(recipe, output=tmp_path / "run")
+    with pytest.raises(FolderError, match="is a run with a teacher"):
+        Run.from_data(tmp_path / "claims.jsonl", tmp_path / "run")
+
+
+def test_without_a_teacher_nothing_is_generated(tmp_path: Path) -> None:
+    """Generating says what is missing, and what can be done without."""
+    run = given_run(tmp_path, TASKS)
+    with pytest.raises(RecipeError, match=r"names no teacher.*train-student"):
+        run.generate()
+
+
+def test_the_recipe_of_others_gives_the_settings(tmp_path: Path) -> None:
+    """With a recipe, all but its seeds and its teacher counts."""
+    data = write(tmp_path / "claims.jsonl", TASKS)
+    run = Run.from_data(data, tmp_path / "run", "recipes/llama-3.1-8b-qlora.yaml")
+    recipe = run.recipe
+    assert recipe.teacher is None
+    assert [source.path for source in recipe.seeds] == [str(data)]
+    assert recipe.student is not None
+    assert recipe.student.method == "qlora"
+
+
+def test_the_command_makes_the_run_and_goes_on(tmp_path: Path, base: Path) -> None:
+    """One line trains on a file; given again, it finds everything done."""
+    write(tmp_path / "claims.jsonl", [*TASKS, {"instruction": "Add.", "output": ""}])
+
+    def command(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "selfinstruct", "train-student", "run", *options],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    whole = ("--data", "claims.jsonl", "--base", str(base), "--set", "student.max_steps=1")
+    first = command(*whole)
+    assert first.returncode == 0, first.stderr
+    assert 'left out: claims.jsonl:17: field "output" is empty' in first.stderr
+    made = (tmp_path / "run" / "student" / "training.json").read_bytes()
+    assert command(*whole).returncode == 0
+    assert (tmp_path / "run" / "student" / "training.json").read_bytes() == made
+    refused = command("--recipe", "x.yaml")
+    assert refused.returncode == 2
+    assert "--recipe goes with --data" in refused.stderr
+
+
+def test_the_package_offers_it(tmp_path: Path) -> None:
+    """`selfinstruct.Run.from_data` is the interface from Python."""
+    data = write(tmp_path / "claims.jsonl", TASKS)
+    run = selfinstruct.Run.from_data(data, tmp_path / "run")
+    assert run.write_dataset().train + run.write_dataset().held_out == len(TASKS)

@@ -1,0 +1,121 @@
+"""Data that is there already: every whole record and every turn of it, faults named."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfinstruct.core.errors import SeedError
+from selfinstruct.core.sections.generate import SeedSource
+from selfinstruct.steps.seeds.given import Given, GivenData, read_given, unique
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def read(path: Path, **settings: Any) -> GivenData:
+    return read_given([SeedSource(path=str(path), **settings)])
+
+
+def talk(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": who, "content": text} for who, text in turns]}
+
+
+def test_a_task_is_its_fields(tmp_path: Path) -> None:
+    """A record of instruction, input and output, or a question with its answer, has no turns."""
+    file = write(
+        tmp_path / "a.jsonl",
+        [
+            {
+                "instruction": "Add.",
+                "input": "1 2",
+                "output": "3",
+                "id": "sum",
+                "category": "maths",
+            },
+            {"instruction": "Say hello.", "output": "Hello."},
+        ],
+    )
+    first, second = read(file, private=True).train
+    assert first == Given(
+        id="sum", source=f"{file}:1", instruction="Add.", input="1 2", output="3",
+        category="maths", private=True,
+    )  # fmt: skip
+    assert (second.id, second.input, second.messages) == ("a-2", "", None)
+    plain = write(tmp_path / "b.jsonl", [talk(("user", "Hi?"), ("assistant", "Yes."))])
+    only = read(plain).train[0]
+    assert (only.instruction, only.output, only.messages) == ("Hi?", "Yes.", None)
+
+
+def test_a_conversation_keeps_all_its_turns(tmp_path: Path) -> None:
+    """System message and earlier turns stay; what follows the last answer is not learned."""
+    turns = [("system", "Be brief."), ("user", "A?"), ("assistant", "B."), ("user", "C?")]
+    file = write(tmp_path / "a.jsonl", [talk(*turns, ("assistant", "D."), ("user", "E?"))])
+    record = read(file).train[0]
+    assert (record.instruction, record.output) == ("C?", "D.")
+    assert record.messages is not None
+    assert [turn["content"] for turn in record.messages] == ["Be brief.", "A?", "B.", "C?", "D."]
+
+
+def test_a_prompt_of_turns_with_its_completion_is_a_conversation(tmp_path: Path) -> None:
+    """TRL's prompt and completion, as lists of messages, keep what came before the question."""
+    prompt = talk(("system", "Be brief."), ("user", "A?"))["messages"]
+    row = {"prompt": prompt, "completion": talk(("assistant", "B."))["messages"]}
+    record = read(write(tmp_path / "a.jsonl", [row])).train[0]
+    assert record.messages is not None
+    assert [turn["role"] for turn in record.messages] == ["system", "user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"instruction": "Add.", "output": ""}, r'a\.jsonl:2: field "output" is empty'),
+        (talk(("user", "A?"), ("tool", "x"), ("assistant", "B.")), r'"messages\[2\]" is by a tool'),
+        (talk(("user", "A?"), ("assistant", " "), ("user", "C?"), ("assistant", "D.")), "is empty"),
+        (talk(("system", "A."), ("assistant", "B.")), "no answer of the assistant to a user"),
+    ],
+)
+def test_a_faulty_row_is_named_and_left_out(tmp_path: Path, row: dict[str, Any], says: str) -> None:
+    """Reading goes on, and the fault says file, line, field and what is wrong."""
+    good = talk(("user", "Hi?"), ("assistant", "Yes.")) if "messages" in row else {
+        "instruction": "Say hello.", "output": "Hello.",
+    }  # fmt: skip
+    data = read(write(tmp_path / "a.jsonl", [good, row, good]))
+    assert len(data.train) == 2
+    with pytest.raises(SeedError, match=says):
+        raise SeedError(data.faults[0])
+
+
+def test_a_file_without_a_whole_record_is_an_error(tmp_path: Path) -> None:
+    """It names the first fault."""
+    file = write(tmp_path / "a.jsonl", [{"instruction": "Add.", "output": ""}])
+    with pytest.raises(SeedError, match=r"no whole record; the first fault: .*a\.jsonl:1"):
+        read(file)
+    with pytest.raises(SeedError, match=r"none\.jsonl"):
+        read(tmp_path / "none.jsonl")
+
+
+def test_a_split_for_testing_is_kept_apart(tmp_path: Path) -> None:
+    """Files of a split named test belong to no training record; a limit is one of training."""
+    row = {"instruction": "Say hello.", "output": "Hello."}
+    write(tmp_path / "set" / "train.jsonl", [row] * 5)
+    write(tmp_path / "set" / "test.jsonl", [row] * 2)
+    data = read(tmp_path / "set", limit=3)
+    assert (len(data.train), len(data.held_out)) == (3, 2)
+
+
+def test_taken_ids_get_a_number() -> None:
+    """Each name is given once, however often it is asked for, in time that grows with the rows."""
+    seen: dict[str, int] = {}
+    assert [unique(name, seen) for name in ("a", "a", "a-2", "a")] == ["a", "a-2", "a-2-2", "a-3"]
+    began = time.process_time()
+    names = [unique("same", seen) for _ in range(20_000)]
+    assert len(set(names)) == 20_000
+    assert time.process_time() - began < 5, "it takes the square of the rows"
