@@ -10,6 +10,8 @@ from selfinstruct.core.errors import PrivacyError, UserError
 from selfinstruct.steps.privacy import Policy, hub_is_off
 from selfinstruct.steps.training.base import find_base, same_model
 
+HEADER = b'{"tensor": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}'
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"ab"
 OPEN, LOCAL = Policy(), Policy(local=True)
 
 
@@ -17,7 +19,7 @@ def model_folder(path: Path, card: str = "") -> Path:
     """A folder that looks like a model's from outside."""
     path.mkdir(parents=True)
     (path / "config.json").write_text('{"model_type": "llama"}')
-    (path / "model.safetensors").write_bytes(b"weights")
+    (path / "model.safetensors").write_bytes(WEIGHTS)
     (path / "tokenizer.json").write_text("{}")
     if card:
         (path / "README.md").write_text(card)
@@ -44,7 +46,7 @@ def test_the_identity_follows_the_files(tmp_path: Path) -> None:
     assert find_base(str(other), LOCAL).identity == first
     (other / "config.json").write_text('{"model_type": "mistral"}')
     assert find_base(str(other), LOCAL).identity != first
-    (one / "model.safetensors").write_bytes(b"other weights")
+    (one / "model.safetensors").write_bytes(WEIGHTS.replace(b"tensor", b"others"))
     assert find_base(str(one), LOCAL).identity != first
 
 

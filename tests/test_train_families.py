@@ -86,7 +86,7 @@ def load(base: Path, plan: Plan) -> Any:
 
 def teach(base: Path, plan: Plan, work: Path, records: Any = TAUGHT) -> Student:
     """Fine-tune `base` on two records by the plan."""
-    encoder = is_encoder_decoder(base)
+    encoder = is_encoder_decoder(base, base.name)
     form = StudentFormat(load_tokenizer(base, "tiny"), "tiny", encoder=encoder)
     examples = form.examples(records, 400).kept
     model = load(base, plan)

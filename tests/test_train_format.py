@@ -126,6 +126,13 @@ def test_a_template_that_refuses_says_so() -> None:
         form(template=strict + CHATML).examples([ROW], 200)
 
 
+@pytest.mark.parametrize("template", [" ", "{{ messages[0]['content'] }}"])
+def test_a_template_that_loses_a_turn_says_so(template: str) -> None:
+    """What leaves out question or answer, as an empty file does, is no template to learn by."""
+    with pytest.raises(UserError, match="its chat template leaves out the question or the answer"):
+        form(template=template)
+
+
 @pytest.mark.parametrize("says", ["{{ raise_exception('no system') }}", ""])
 def test_a_template_without_system_messages_gets_the_text_elsewhere(says: str) -> None:
     """Where a template refuses a system message, or leaves it out, the first question opens with

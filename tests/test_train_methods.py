@@ -204,7 +204,8 @@ def test_a_head_trained_whole_is_merged(base: Path, tmp_path: Path) -> None:
     [
         ({"lora_targets": ["lm_head"]}, r"lora_targets: lm_head .*output.*lora_whole"),
         ({"lora_targets": ["q_proj", "embed_tokens"]}, r"embed_tokens .*input.*lora_whole"),
-        ({"lora_targets": ["qkv"]}, r"no module qkv; .*down_proj, gate_proj"),
+        ({"lora_targets": ["qkv"]}, r"no linear module qkv; .*down_proj, gate_proj"),
+        ({"lora_targets": ["norm"]}, "no linear module norm; "),
         ({"lora_whole": ["head"]}, r"lora_whole: the model has no module head"),
     ],
 )

@@ -145,7 +145,7 @@ class _Evaluation:
             tokenizer,
             self.base.name,
             recipe.dataset.system_prompt,
-            encoder=is_encoder_decoder(self.base.folder),
+            encoder=is_encoder_decoder(self.base.folder, self.base.name),
         )
         self.device = choose_device(recipe.student.device if recipe.student else "auto")
         teacher = recipe.local_teacher

@@ -75,7 +75,7 @@ class StudentConfig(Strict):
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    lora_targets: Literal["all-linear"] | list[str] = "all-linear"
+    lora_targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Modules that get an adapter: all linear ones but the head, or a list of names such as
     `[q_proj, v_proj]`."""
     lora_whole: list[str] = Field(default_factory=list)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from selfinstruct.core.errors import UserError
+from selfinstruct.steps.model_config import first_line, load_config
 
 # Settings under which a model's logits are more than its output layer's product.
 _SCALED = (
@@ -53,22 +54,28 @@ class ModelSize(msgspec.Struct, frozen=True, kw_only=True):
         return rank * self.ends
 
 
+# What building a model raises where its config has numbers that no model can have.
+_REFUSED = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError)
+
+
 def measure_model(folder: Path, name: str) -> ModelSize:
     """The size of the model whose config.json is in `folder`; loads no weight.
 
     Raises `UserError` where transformers does not know the architecture.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    config = load_config(folder, name)
+    both = bool(getattr(config, "is_encoder_decoder", False))
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        both = bool(getattr(config, "is_encoder_decoder", False))
         with torch.device("meta"):
             model = (AutoModelForSeq2SeqLM if both else AutoModelForCausalLM).from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"student.base: {name}: its config cannot be read ({first})") from None
+    except _REFUSED as error:
+        why = first_line(error)
+        raise UserError(
+            f"student.base: {name}: no model can be made of its config ({why})"
+        ) from None
     shapes = _linear_shapes(model)
     embeddings = model.get_input_embeddings()
     layers = int(config.num_hidden_layers)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from selfinstruct.core.errors import MissingDependency, RecipeError
+from selfinstruct.steps.model_config import load_config
 
 Attention = Literal[
     "auto", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"
@@ -97,7 +98,7 @@ def choose(folder: Path, name: str, device: str, wanted: Wanted, *, bf16: bool) 
     Raises `RecipeError` for what the base or the device cannot have, and `MissingDependency` for a
     package that is asked for and not there.
     """
-    config, architecture = _architecture(folder)
+    config, architecture = _architecture(folder, name)
     attention = _attention(architecture, name, device, wanted.attention, bf16=bf16)
     chosen = attention or ("sdpa" if _supports(architecture, "sdpa") else "eager")
     workers = wanted.dataloader_workers
@@ -111,11 +112,11 @@ def choose(folder: Path, name: str, device: str, wanted: Wanted, *, bf16: bool) 
     )
 
 
-def _architecture(folder: Path) -> tuple[Any, Any]:
+def _architecture(folder: Path, name: str) -> tuple[Any, Any]:
     """The config in `folder` and the class that transformers makes of it."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = load_config(folder, name)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     return config, auto._model_mapping.get(type(config), None)
 

@@ -65,7 +65,7 @@ def load(
         else:
             dtype = runtime.compute_dtype(place)
             model = load_model(base.folder, name, device=place, dtype=dtype)
-        encoder = is_encoder_decoder(base.folder)
+        encoder = is_encoder_decoder(base.folder, name)
     return Loaded(model, tokenizer, base.identity[:16], encoder, base.folder)
 
 

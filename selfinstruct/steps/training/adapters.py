@@ -61,9 +61,9 @@ def check_modules(model: Any, plan: Plan) -> None:
                     "an adapter would not train rightly; leave it out, or name it in "
                     "student.lora_whole to train it whole"
                 )
-            if not any(_named(name, target) for name in names):
+            if not any(_named(name, target) and _is_linear(names[name]) for name in names):
                 raise RecipeError(
-                    f"student.lora_targets: the model has no module {target}; "
+                    f"student.lora_targets: the model has no linear module {target}; "
                     f"its linear ones are {', '.join(sorted(set(linear) - set(ends)))}"
                 )
     for whole in plan.lora_whole:
@@ -83,8 +83,9 @@ def _named(name: str, wanted: str) -> bool:
 
 def _is_linear(module: Any) -> bool:
     import torch
+    from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, torch.nn.Linear)
+    return isinstance(module, (torch.nn.Linear, Conv1D))
 
 
 def _leaf(model: Any, part: str) -> str:

@@ -9,6 +9,7 @@ import msgspec
 import yaml
 
 from selfinstruct.core.errors import UserError
+from selfinstruct.steps.model_config import check_files, first_line
 from selfinstruct.steps.model_files import folder_mark, weight_files
 from selfinstruct.steps.privacy import Policy, hub_is_off
 from selfinstruct.steps.teachers.models import KNOWN, cache_folder, resolve
@@ -84,6 +85,7 @@ def _from_folder(name: str, folder: Path, hub_id: str = "") -> Base:
         raise UserError(f"student.base: {name}: holds no config.json, so it is no model folder")
     if not weight_files(folder):
         raise UserError(f"student.base: {name}: holds no weights (*.safetensors)")
+    check_files(folder, name)
     source = read_source(folder)
     return Base(
         name=name,
@@ -109,8 +111,8 @@ def _from_hub(name: str, *, offline: bool) -> Path:
             "fetch it where that is allowed, or give a model folder"
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"student.base: {name}: the Hub did not give it ({first})") from None
+        why = first_line(error)
+        raise UserError(f"student.base: {name}: the Hub did not give it ({why})") from None
 
 
 def same_model(one: str, other: str) -> bool:

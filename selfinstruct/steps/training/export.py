@@ -90,7 +90,7 @@ def merge(
     """
     import torch
 
-    for dtype in dict.fromkeys([stored_dtype(base.folder), torch.float32]):
+    for dtype in dict.fromkeys([stored_dtype(base.folder, base.name), torch.float32]):
         model = _with_adapter(base, adapter, device)
         expected = answers(model, prompts, form)
         save_model(model.merge_and_unload(safe_merge=True), folder, form, dtype)

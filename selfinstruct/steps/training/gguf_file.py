@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from selfinstruct.core.errors import UserError
+from selfinstruct.steps.model_config import load_config
 from selfinstruct.steps.training.gguf_quants import file_type, pack, weight_type
 from selfinstruct.steps.training.gguf_tokens import read_vocabulary
 from selfinstruct.steps.training.loading import load_tokenizer
@@ -56,10 +57,9 @@ def write_gguf(
     Raises `UserError` for an architecture or a tokenizer that this module does not know.
     """
     import gguf
-    from transformers import AutoConfig
 
     arch = architecture(model, name)
-    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    config = load_config(model, name)
     writer = gguf.GGUFWriter(path, arch)
     try:
         writer.add_name(name)
@@ -76,9 +76,7 @@ def write_gguf(
 
 def architecture(model: Path, name: str) -> str:
     """llama.cpp's name for the architecture of the model in a folder. Raises `UserError`."""
-    from transformers import AutoConfig
-
-    kind = AutoConfig.from_pretrained(model, local_files_only=True).model_type
+    kind = load_config(model, name).model_type
     if kind not in ARCHITECTURES:
         raise UserError(
             f"{name}: its architecture {kind} is not one this export writes "

@@ -80,7 +80,7 @@ class Inputs:
             load_tokenizer(self.base.folder, self.base.name),
             self.base.name,
             system,
-            encoder=is_encoder_decoder(self.base.folder),
+            encoder=is_encoder_decoder(self.base.folder, self.base.name),
         )
         self.device = choose_device(config.device)
         check_optimizer(config.optimizer, sharded=is_sharded())
@@ -95,7 +95,7 @@ class Inputs:
     @functools.cached_property
     def lessons(self) -> Lessons:
         """What is learned; made once it is needed. Raises `UserError` where nothing is left."""
-        context = context_length(self.base.folder)
+        context = context_length(self.base.folder, self.base.name)
         return prepare(self.form, self.rows, self.config.max_length, context)
 
     def outlook(self, room: Room, calibration: float) -> Outlook:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from selfinstruct.core.errors import MissingDependency, UserError
+from selfinstruct.steps.model_config import first_line, load_config
+
+# One of these files at least comes with every tokenizer.
+_TOKENIZER = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
 
 def load_tokenizer(folder: Path, name: str) -> Any:
     """The tokenizer in `folder`; `name` is the model's for messages. Raises `UserError`."""
     from transformers import AutoTokenizer
 
+    if not any(path.is_file() for pattern in _TOKENIZER for path in folder.glob(pattern)):
+        raise UserError(
+            f"student.base: {name}: holds no tokenizer ({', '.join(_TOKENIZER)}); fetch it anew"
+        )
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        load_config(folder, name)  # which it reads too, and whose faults have better words
         raise _cannot_load(name, "tokenizer", error) from None
 
 
@@ -44,9 +53,15 @@ def load_model(
     fill those with random numbers and only warn. `MissingDependency` without bitsandbytes.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    config = load_config(folder, name)
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "ignore_mismatched_sizes": True,  # they are told in one line, below
+    }
     # Else it is the library's choice: PyTorch's own, where the architecture has it (GPT-J
     # and Gemma 2 have not, and asking for it would refuse them).
     if attention is not None:
@@ -55,7 +70,6 @@ def load_model(
         place = torch.cuda.current_device() if device == "cuda" else device
         options |= {"quantization_config": four_bits(dtype), "device_map": {"": place}}
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         with _plain_linears() if quantized else contextlib.nullcontext():
             model, info = auto.from_pretrained(
@@ -63,7 +77,12 @@ def load_model(
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _cannot_load(name, "model", error) from None
-    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    for key, stored, wanted in sorted(info["mismatched_keys"]):
+        raise UserError(
+            f"student.base: {name}: config.json and weights do not belong together: {key} is "
+            f"{_shape(stored)}, not {_shape(wanted)}"
+        )
+    missing = sorted(info["missing_keys"])
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise UserError(
@@ -136,11 +155,9 @@ def four_bits(dtype: Any) -> Any:
     )
 
 
-def is_encoder_decoder(folder: Path) -> bool:
+def is_encoder_decoder(folder: Path, name: str) -> bool:
     """Whether the model in `folder` reads its prompt with an encoder of its own, as T5 does."""
-    from transformers import AutoConfig
-
-    return bool(AutoConfig.from_pretrained(folder, local_files_only=True).is_encoder_decoder)
+    return bool(load_config(folder, name).is_encoder_decoder)
 
 
 def check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
@@ -153,24 +170,23 @@ def check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
         )
 
 
-def context_length(folder: Path) -> int | None:
+def context_length(folder: Path, name: str) -> int | None:
     """The positions the model in `folder` has, or None where its config does not say."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    found = getattr(config, "max_position_embeddings", None)
+    found = getattr(load_config(folder, name), "max_position_embeddings", None)
     return found if isinstance(found, int) else None
 
 
-def stored_dtype(folder: Path) -> Any:
+def stored_dtype(folder: Path, name: str) -> Any:
     """The dtype that the weights in `folder` are stored in, by their config; float32 if unsaid."""
     import torch
-    from transformers import AutoConfig
 
-    found = AutoConfig.from_pretrained(folder, local_files_only=True).dtype
+    found = load_config(folder, name).dtype
     return found if isinstance(found, torch.dtype) else torch.float32
 
 
 def _cannot_load(name: str, what: str, error: Exception) -> UserError:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UserError(f"student.base: {name}: its {what} cannot be loaded ({first})")
+    return UserError(f"student.base: {name}: its {what} cannot be loaded ({first_line(error)})")
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return "x".join(str(size) for size in sizes)

@@ -37,7 +37,8 @@ class Rendering:
         folds: whether the template knows no system message, so that its text goes before the first
             question.
 
-    Raises `UserError` where the tokenizer has no token to end an answer with.
+    Raises `UserError` where the tokenizer has no token to end an answer with, or its chat template
+    is of no use.
     """
 
     def __init__(self, tokenizer: Any, base: str, *, encoder: bool = False) -> None:
@@ -120,7 +121,7 @@ class Rendering:
         except TemplateError as error:
             raise UserError(
                 f"student.base: {self.base}: its chat template refuses the conversation ({error}); "
-                "choose another base"
+                "mend it, or choose another base"
             ) from None
 
     def _knows_no_system(self) -> bool:
@@ -138,6 +139,11 @@ class Rendering:
         if self.kind == "alpaca":
             return eos
         whole = self._chat(_PROBES, open_turn=False)
+        if whole.count(_PROBE) < len(_PROBES):
+            raise UserError(
+                f"student.base: {self.base}: its chat template leaves out the question or the "
+                "answer; mend chat_template, or take it away to learn Alpaca's prompt"
+            )
         tail = self.tokenizer(whole.rpartition(_PROBE)[2], add_special_tokens=False)["input_ids"]
         special = {*self.tokenizer.all_special_ids}
         special |= {n for n, token in self.tokenizer.added_tokens_decoder.items() if token.special}

@@ -55,7 +55,7 @@ def write_student(
     shutil.rmtree(folder / "gguf", ignore_errors=True)
     if method == "full":
         shutil.rmtree(folder / "adapter", ignore_errors=True)
-        dtype = stored_dtype(base.folder)
+        dtype = stored_dtype(base.folder, base.name)
         with replacing(folder / "merged") as new:
             save_model(model, new, form, dtype)
         return str(dtype).removeprefix("torch.")
