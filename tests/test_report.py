@@ -44,7 +44,7 @@ from selfinstruct.steps.charts.page import Page, plotly_js
 from selfinstruct.steps.charts.samples import kept_section
 from selfinstruct.steps.charts.settings import LEFT_OUT, without_secrets
 from selfinstruct.steps.charts.summary import nearest_seed, summarize
-from selfinstruct.steps.charts.theme import THEMES, Theme, mix
+from selfinstruct.steps.charts.theme import LIGHT, THEMES, Theme, mix
 from selfinstruct.steps.filters.rouge import rouge_l
 from selfinstruct.steps.words import unicode_words
 
@@ -713,11 +713,23 @@ def contrast(one: str, other: str) -> float:
     return (brighter + 0.05) / (darker + 0.05)
 
 
+def test_a_curve_of_few_steps_has_a_tick_at_each() -> None:
+    """No step has a fraction, which rounding would show as the same step twice."""
+    theme = LIGHT
+    few = figures.curve(theme, [1, 2, 3], [3.0, 2.0, 1.0], smoothed=False)
+    assert few["layout"]["xaxis"]["dtick"] == 1
+    many = figures.curve(theme, list(range(200)), [1.0] * 200, smoothed=False)
+    assert many["layout"]["xaxis"]["nticks"] == 7
+
+
 @pytest.mark.parametrize(
     ("shown", "wanted"),
     [
         (numbers.count(1234567), "1,234,567"),
         (numbers.count(1.4), "1.4"),
+        (numbers.count(0.999), "1"),
+        (numbers.count(0.00403), "0.004"),
+        (numbers.count(0.0000517), "0.000052"),
         (numbers.short(1_540_000), "1.54M"),
         (numbers.percent(1, 3), "33.3%"),
         (numbers.percent(1, 10_000), "< 0.1%"),

@@ -21,6 +21,8 @@ VERBS = 20  # as in Self-Instruct's Figure 3
 NOUNS = 4
 BARS = 36
 POINTS = 600
+# A curve over so many steps, or fewer, has a tick at each.
+WHOLE_TICKS = 8
 
 
 def _draw(
@@ -244,11 +246,13 @@ def curve(
         "line": {"color": theme.accent, "width": 2.2},
         "hovertemplate": "step %{x:,}: %{y:.4g}, moving average<extra></extra>",
     }
+    few = len(x) > 1 and max(x) - min(x) <= WHOLE_TICKS
+    ticks = {"dtick": 1} if few else {"nticks": 7}  # no step has a fraction
     return _draw(
         theme,
         240,
         [raw, average] if smooth else [raw],
-        xaxis={"title": {"text": "optimizer step"}, "nticks": 7, "tickformat": ",d"},
+        xaxis={"title": {"text": "optimizer step"}, "tickformat": ",d", **ticks},
         yaxis={"nticks": 6, "tickformat": "~g" if max(y, default=1) >= 0.01 else ".1e"},
     )
 

@@ -19,10 +19,11 @@ def dollars(pico: int) -> str:
 
 
 def count(value: float) -> str:
-    """12345 as "12,345"; two decimals at most where it is not whole."""
+    """12345 as "12,345"; two decimals at most where it is not whole, more of a number below 0.1."""
     if value == int(value):
         return f"{int(value):,}"
-    return f"{value:,.2f}".rstrip("0")
+    decimals = 2 if abs(value) >= 0.1 else min(12, 1 - floor(log10(abs(value))))
+    return f"{value:,.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def short(value: float) -> str:
