@@ -14,7 +14,7 @@ from selfinstruct.core.errors import PrivacyError, TeacherError, TeacherFault, U
 from selfinstruct.core.ids import make_request
 from selfinstruct.core.types import Message, Request, Sampling, Teacher, Usage
 from selfinstruct.steps.privacy import Policy, enforce
-from selfinstruct.steps.teachers import anthropic_sdk, replies
+from selfinstruct.steps.teachers import anthropic_replies, replies
 from selfinstruct.steps.teachers.anthropic_sdk import AnthropicTeacher
 from selfinstruct.steps.teachers.openai_sdk import OpenAITeacher
 from selfinstruct.testing.fake_server import Running
@@ -181,10 +181,10 @@ def test_anthropic_usage_is_made_to_count_all_input() -> None:
     usage = msgspec.json.decode(
         b'{"input_tokens": 10, "output_tokens": 50, "cache_read_input_tokens": 64,'
         b' "cache_creation_input_tokens": 8, "output_tokens_details": {"thinking_tokens": 40}}',
-        type=anthropic_sdk._Usage,
+        type=anthropic_replies._Usage,
     )
     expected = Usage(input=82, output=50, cached=64, cache_write=8, reasoning=40)
-    assert anthropic_sdk._usage(usage) == expected
+    assert anthropic_replies._usage(usage) == expected
 
 
 def test_content_in_parts_is_joined() -> None:

@@ -14,7 +14,8 @@ import msgspec
 from selfinstruct.core.errors import TeacherFault
 from selfinstruct.core.types import Request
 from selfinstruct.steps.teachers import faults
-from selfinstruct.steps.teachers.anthropic_sdk import AnthropicTeacher, read_message, request_body
+from selfinstruct.steps.teachers.anthropic_replies import read_message
+from selfinstruct.steps.teachers.anthropic_sdk import AnthropicTeacher, request_body
 from selfinstruct.steps.teachers.batch import (
     PAGE,
     Found,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfinstruct.core.errors import UserError
 from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.shipped import find
 from selfinstruct.core.types import Teacher
 from selfinstruct.steps.privacy import Policy
+
+if TYPE_CHECKING:
+    from selfinstruct.steps.teachers.sdk_teacher import SdkOptions
 
 
 def make_teacher(config: TeacherConfig, policy: Policy) -> Teacher:
@@ -23,21 +27,28 @@ def make_teacher(config: TeacherConfig, policy: Policy) -> Teacher:
     return KINDS[config.kind](config, policy)
 
 
+def _remote(config: TeacherConfig, policy: Policy) -> SdkOptions:
+    """What every teacher that is not on this machine is told."""
+    return {
+        "id": _id(config),
+        "model": config.model,
+        "key_file": config.api_key_file,
+        "concurrency": config.concurrency,
+        "timeout_s": config.timeout_s,
+        "stall_s": config.stall_timeout_s,
+        "policy": policy,
+    }
+
+
 def _openai(config: TeacherConfig, policy: Policy) -> Teacher:
     from selfinstruct.steps.teachers.openai_sdk import BASE_URL, OpenAITeacher
 
     base_url = config.address or BASE_URL
     policy.check_url(base_url, "teacher.kind: openai")
     return OpenAITeacher(
-        id=_id(config),
-        model=config.model,
         base_url=base_url,
         key_variable=config.api_key_env or "OPENAI_API_KEY",
-        key_file=config.api_key_file,
-        stall_s=config.stall_timeout_s,
-        concurrency=config.concurrency,
-        timeout_s=config.timeout_s,
-        policy=policy,
+        **_remote(config, policy),
     )
 
 
@@ -47,15 +58,9 @@ def _anthropic(config: TeacherConfig, policy: Policy) -> Teacher:
     base_url = config.address or BASE_URL
     policy.check_url(base_url, "teacher.kind: anthropic")
     return AnthropicTeacher(
-        id=_id(config),
-        model=config.model,
         base_url=base_url,
         key_variable=config.api_key_env or "ANTHROPIC_API_KEY",
-        key_file=config.api_key_file,
-        stall_s=config.stall_timeout_s,
-        concurrency=config.concurrency,
-        timeout_s=config.timeout_s,
-        policy=policy,
+        **_remote(config, policy),
     )
 
 
@@ -65,15 +70,9 @@ def _compatible(config: TeacherConfig, policy: Policy) -> Teacher:
     if not config.base_urls:
         raise UserError("a compatible teacher needs base_url, such as http://localhost:8000/v1")
     return CompatibleTeacher(
-        id=_id(config),
-        model=config.model,
         base_url=config.base_urls,
         key_variable=config.api_key_env,
-        key_file=config.api_key_file,
-        stall_s=config.stall_timeout_s,
-        concurrency=config.concurrency,
-        timeout_s=config.timeout_s,
-        policy=policy,
+        **_remote(config, policy),
     )
 
 
@@ -99,17 +98,11 @@ def _azure(config: TeacherConfig, policy: Policy) -> Teacher:
     if config.address is None or config.api_version is None:
         raise UserError("an azure teacher needs base_url and api_version")
     return AzureTeacher(
-        id=_id(config),
-        model=config.model,
         base_url=config.address,
         api_version=config.api_version,
         deployment=config.deployment or config.model,
         key_variable=config.api_key_env or AZURE_KEY,
-        key_file=config.api_key_file,
-        stall_s=config.stall_timeout_s,
-        concurrency=config.concurrency,
-        timeout_s=config.timeout_s,
-        policy=policy,
+        **_remote(config, policy),
     )
 
 
@@ -120,16 +113,10 @@ def _bedrock(config: TeacherConfig, policy: Policy) -> Teacher:
     base_url = config.address or clouds.bedrock_url(region)
     policy.check_url(base_url, "teacher.kind: bedrock")
     return clouds.BedrockTeacher(
-        id=_id(config),
-        model=config.model,
         base_url=base_url,
         region=region,
         key_variable=config.api_key_env or clouds.BEDROCK_KEY,
-        key_file=config.api_key_file,
-        stall_s=config.stall_timeout_s,
-        concurrency=config.concurrency,
-        timeout_s=config.timeout_s,
-        policy=policy,
+        **_remote(config, policy),
     )
 
 
@@ -140,18 +127,11 @@ def _vertex(config: TeacherConfig, policy: Policy) -> Teacher:
     base_url = config.address or clouds.vertex_url(region)
     policy.check_url(base_url, "teacher.kind: vertex")
     return clouds.VertexTeacher(
-        id=_id(config),
-        model=config.model,
         base_url=base_url,
         region=region,
         project=clouds.setting(config.project, "project", clouds.VERTEX_PROJECT),
-        named_key=bool(config.api_key_env or config.api_key_file),
         key_variable=config.api_key_env or "",
-        key_file=config.api_key_file,
-        stall_s=config.stall_timeout_s,
-        concurrency=config.concurrency,
-        timeout_s=config.timeout_s,
-        policy=policy,
+        **_remote(config, policy),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from selfinstruct.core.errors import MissingDependency, TeacherFault, UserError
 from selfinstruct.core.types import Completion, Request
@@ -18,9 +18,12 @@ from selfinstruct.steps.teachers import faults, sdk
 from selfinstruct.steps.teachers.anthropic_sdk import AnthropicTeacher
 from selfinstruct.steps.teachers.keys import read_key
 from selfinstruct.steps.teachers.openai_sdk import OpenAITeacher
+from selfinstruct.steps.teachers.sdk_teacher import SdkOptions
 
 if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
     from google.auth.credentials import Credentials
+    from openai import AsyncOpenAI
 
 AZURE_KEY = "AZURE_OPENAI_API_KEY"
 BEDROCK_KEY = "AWS_BEARER_TOKEN_BEDROCK"
@@ -39,29 +42,30 @@ class AzureTeacher(OpenAITeacher):
         options: those of `OpenAITeacher`; `base_url` is the resource's address, without a path.
     """
 
-    def __init__(self, *, api_version: str, deployment: str, **options: Any) -> None:
-        super().__init__(**options)
+    kind = "azure"
+
+    def __init__(
+        self,
+        *,
+        api_version: str,
+        deployment: str,
+        base_url: str,
+        key_variable: str = AZURE_KEY,
+        **options: Unpack[SdkOptions],
+    ) -> None:
+        super().__init__(base_url=base_url, key_variable=key_variable, **options)
         self._api_version = api_version
         self._deployment = deployment
 
-    async def start(self) -> None:
-        """Make the client. Raises `UserError` for a missing key, `PrivacyError` for the host."""
-        try:
-            import openai
-        except ImportError as error:
-            raise MissingDependency("openai", "openai", "a teacher of kind azure") from error
-        self._policy.check_url(self._base_url, "teacher.base_url")
-        self._secret = sdk.key_for(self._key_variable, self._base_url, self._key_file)
-        http = sdk.client_options(self._base_url, self._concurrency, self._timeout_s, self._policy)
-        self._client = openai.AsyncAzureOpenAI(
+    def _connected(self, library: Any, shared: dict[str, Any]) -> AsyncOpenAI:
+        client: AsyncOpenAI = library.AsyncAzureOpenAI(
             api_key=self._secret,
             api_version=self._api_version,
             azure_endpoint=self._base_url.rstrip("/").removesuffix("/openai"),
             azure_deployment=self._deployment,
-            max_retries=0,
-            timeout=http["timeout"],
-            http_client=openai.DefaultAioHttpClient(**http),
+            **shared,
         )
+        return client
 
 
 class BedrockTeacher(AnthropicTeacher):
@@ -75,29 +79,37 @@ class BedrockTeacher(AnthropicTeacher):
         options: those of `AnthropicTeacher`.
     """
 
-    def __init__(self, *, region: str, **options: Any) -> None:
-        super().__init__(**options)
+    kind = "bedrock"
+
+    def __init__(
+        self,
+        *,
+        region: str,
+        base_url: str,
+        key_variable: str = BEDROCK_KEY,
+        **options: Unpack[SdkOptions],
+    ) -> None:
+        super().__init__(base_url=base_url, key_variable=key_variable, **options)
         self._region = region
 
-    async def start(self) -> None:
-        """Make the client. Raises `UserError` without credentials, `PrivacyError` for the host."""
-        anthropic = _anthropic("bedrock")
-        self._policy.check_url(self._base_url, "teacher.base_url")
-        self._secret = read_key(self._key_variable, needed=False, file=self._key_file)
-        if not self._secret and is_loopback(host_of(self._base_url)):
-            self._secret = sdk.NO_KEY
-        if not self._secret:
+    async def _key(self) -> str:
+        """An API key, or "" where AWS credentials sign. Raises `UserError` without either."""
+        key = read_key(self._key_variable, needed=False, file=self._key_file)
+        if not key and is_loopback(host_of(self._base_url)):
+            return sdk.NO_KEY
+        if not key:
             await asyncio.to_thread(_check_aws, self._key_variable)
-        http = sdk.client_options(self._base_url, self._concurrency, self._timeout_s, self._policy)
-        self._client = anthropic.AsyncAnthropicBedrock(
+        return key
+
+    def _connected(self, library: Any, shared: dict[str, Any]) -> AsyncAnthropic:
+        client: AsyncAnthropic = library.AsyncAnthropicBedrock(
             api_key=self._secret or None,
             aws_region=self._region,
             base_url=self._base_url,
-            max_retries=0,
-            timeout=http["timeout"],
-            http_client=anthropic.DefaultAioHttpClient(**http),
             open_telemetry=False,
+            **shared,
         )
+        return client
 
 
 class VertexTeacher(AnthropicTeacher):
@@ -109,41 +121,48 @@ class VertexTeacher(AnthropicTeacher):
     Args:
         region: such as ``global`` or ``europe-west1``.
         project: the project's id.
-        named_key: whether the recipe names a variable that holds an access token.
+        key_variable: the environment variable that holds an access token, "" for none.
         options: those of `AnthropicTeacher`.
     """
 
+    kind = "vertex"
     _key_attribute = "access_token"
 
-    def __init__(self, *, region: str, project: str, named_key: bool, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        *,
+        region: str,
+        project: str,
+        base_url: str,
+        key_variable: str,
+        **options: Unpack[SdkOptions],
+    ) -> None:
+        super().__init__(base_url=base_url, key_variable=key_variable, **options)
         self._region = region
         self._project = project
-        self._named_key = named_key
+        self._named_key = bool(key_variable or options.get("key_file"))
+        self._credentials: Credentials | None = None
         # `AnthropicTeacher` takes the version off, which here belongs to the path.
-        self._base_url = str(options["base_url"]).rstrip("/")
+        self._base_url = base_url.rstrip("/")
 
-    async def start(self) -> None:
-        """Make the client. Raises `UserError` without credentials, `PrivacyError` for the host."""
-        anthropic = _anthropic("vertex")
-        self._policy.check_url(self._base_url, "teacher.base_url")
-        credentials: Credentials | None = None
+    async def _key(self) -> str:
+        """An access token, or "" where Google's credentials make them. Raises `UserError`."""
         if self._named_key or is_loopback(host_of(self._base_url)):
-            self._secret = sdk.key_for(self._key_variable, self._base_url, self._key_file)
-        else:
-            credentials = await asyncio.to_thread(_google_credentials)
-        http = sdk.client_options(self._base_url, self._concurrency, self._timeout_s, self._policy)
-        self._client = anthropic.AsyncAnthropicVertex(
+            return await super()._key()
+        self._credentials = await asyncio.to_thread(_google_credentials)
+        return ""
+
+    def _connected(self, library: Any, shared: dict[str, Any]) -> AsyncAnthropic:
+        client: AsyncAnthropic = library.AsyncAnthropicVertex(
             region=self._region,
             project_id=self._project,
             access_token=self._secret or None,
-            credentials=credentials,
+            credentials=self._credentials,
             base_url=self._base_url,
-            max_retries=0,
-            timeout=http["timeout"],
-            http_client=anthropic.DefaultAioHttpClient(**http),
             open_telemetry=False,
+            **shared,
         )
+        return client
 
     async def __call__(self, request: Request) -> Completion:
         """One attempt. Raises `TeacherFault`, also where no new access token is to be had."""
@@ -189,14 +208,6 @@ def regional(kind: str, model: str, region: str | None) -> bool:
     if kind == "bedrock":
         return not model.startswith("global.")
     return kind == "vertex" and (region or os.environ.get(VERTEX_REGION[0])) != "global"
-
-
-def _anthropic(kind: str) -> Any:
-    try:
-        import anthropic
-    except ImportError as error:
-        raise MissingDependency("anthropic", kind, f"a teacher of kind {kind}") from error
-    return anthropic
 
 
 def _check_aws(variable: str) -> None:
