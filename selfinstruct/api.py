@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfinstruct.core.errors import FolderError
+from selfinstruct.core.errors import FolderError, RecipeError
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.recipe_file import (
     RecipeLike,
@@ -219,17 +219,40 @@ class Run:
         with self._at_work():
             return write_dataset(self.folder, force=force)
 
-    def shown_masks(self, count: int) -> list[Shown]:
-        """Some of the training examples as text, with what of them is learned."""
+    def shown_masks(self, count: int, *overrides: str) -> list[Shown]:
+        """Some of the training examples as text, with what of them is learned.
+
+        `overrides` of the section student (``student.max_length=512``) count this once.
+        """
         from selfinstruct.stages.train import shown_masks
 
-        return shown_masks(self.folder, count)
+        return shown_masks(self.folder, count, self._asked(overrides))
 
-    def plan_student(self, *, processes: int = 1, sharded: bool = False) -> Outlook:
-        """What training the student would take on this machine; loads no weights."""
+    def check_student(self, processes: int = 1) -> None:
+        """Raise what `processes` would raise before they begin to train."""
+        from selfinstruct.stages.train import check_student
+
+        check_student(self.folder, processes)
+
+    def plan_student(self, *overrides: str, processes: int = 1, sharded: bool = False) -> Outlook:
+        """What training the student would take on this machine; loads no weights.
+
+        `overrides` of the section student (``student.method=full``) count this once.
+        """
         from selfinstruct.stages.train import plan_student
 
-        return plan_student(self.folder, processes=processes, sharded=sharded)
+        recipe = self._asked(overrides)
+        return plan_student(self.folder, recipe, processes=processes, sharded=sharded)
+
+    def _asked(self, overrides: Sequence[str]) -> Recipe:
+        """The recipe as a question puts it. Raises `RecipeError` for what changes the dataset."""
+        for override in overrides:
+            if not override.startswith("student"):
+                raise RecipeError(
+                    f"--set {override}: --plan and --show-masks change nothing, so they take "
+                    "settings of student alone; give others without them first"
+                )
+        return override_recipe(self.folder.recipe(), overrides)
 
     def train_student(
         self, *, force: bool = False, on_progress: Callable[..., None] | None = None

@@ -62,6 +62,11 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty())
 
 
+def say_aside(message: str) -> None:
+    """Say what is no result, such as progress: on standard error."""
+    click.echo(message, err=True)
+
+
 def print_json(value: Any) -> None:
     """`value` (built-ins and msgspec structs) as one JSON document on standard output."""
     import msgspec

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from selfinstruct.cli.common import force_option, json_option, print_json, run_argument
+from selfinstruct.cli.common import force_option, json_option, print_json, run_argument, say_aside
 
 LINE_SECONDS = 5.0
 
@@ -21,7 +21,7 @@ def command(run: str, force: bool, as_json: bool) -> None:
     from selfinstruct.api import Run
 
     opened = Run(run)
-    opened.evaluate(force=force, on_progress=None if as_json else evaluation_line(click.echo))
+    opened.evaluate(force=force, on_progress=None if as_json else evaluation_line(say_aside))
     result = opened.folder.read_json(opened.folder.evaluation / "evaluation.json") or {}
     if as_json:
         print_json(result)

@@ -14,6 +14,7 @@ from selfinstruct.cli.common import (
     json_option,
     output_option,
     recipe_argument,
+    say_aside,
     set_option,
     with_budget,
 )
@@ -73,7 +74,7 @@ def command(
 
     run = Run.from_recipe(recipe, overrides=with_budget(overrides, target, max_cost), output=output)
     check_packages(run.recipe)
-    say = _quiet if as_json else _say
+    say = _quiet if as_json else say_aside
     if run.recipe.teacher is None:
         say("no teacher: the seeds are the dataset")
     else:
@@ -117,7 +118,7 @@ def train_and_evaluate(run: Run, say: Callable[[str], None]) -> None:
     from selfinstruct.cli.evaluate import evaluation_line
     from selfinstruct.cli.training_panel import training_panel
 
-    live = None if say is _say else False
+    live = None if say is say_aside else False
     with training_panel(run.recipe.name, say, live=live) as told:
         _stage(say, "train-student", lambda: run.train_student(on_progress=told))
     _stage(say, "evaluate", lambda: run.evaluate(on_progress=evaluation_line(say)))
@@ -128,10 +129,6 @@ def _stage(say: Callable[[str], None], name: str, work: Callable[[], Any]) -> No
     began = time.monotonic()
     work()
     say(f"{name} done in {time.monotonic() - began:.0f} s")
-
-
-def _say(message: str) -> None:
-    click.echo(message, err=True)
 
 
 def _quiet(message: str) -> None:

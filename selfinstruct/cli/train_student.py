@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,13 +15,16 @@ from selfinstruct.cli.common import (
     json_option,
     print_json,
     run_argument,
+    say_aside,
     set_option,
 )
 from selfinstruct.core.errors import UserError
 
 if TYPE_CHECKING:
     from selfinstruct.api import Run
+    from selfinstruct.core.sections.student import StudentConfig
     from selfinstruct.engine.dataset_folder import DatasetSummary
+    from selfinstruct.steps.planning.outlook import Outlook
 
 FAULTS_SAID = 3
 
@@ -90,9 +94,11 @@ def command(
     GPUs it starts a process for each, as torchrun does.
     """
     from selfinstruct.api import Run
+    from selfinstruct.core.recipe_file import override_recipe
     from selfinstruct.steps.training.plan import process_count
 
-    _check(only_plan, launch, **how)
+    asks = only_plan or masks is not None
+    _check(only_plan, masks, launch, **how)
     if recipe is not None and data is None:
         raise UserError("--recipe goes with --data; a run has its own recipe, changed by --set")
     if base is not None:
@@ -102,18 +108,24 @@ def command(
         return
     if data is None:
         opened = Run(run)
-        opened.configure(*overrides)
+        if not asks:
+            opened.configure(*overrides)
     else:
         opened = Run.from_data(data, run, recipe, overrides=overrides)
+        overrides = ()  # the run is made with them
     _say_left_out(opened.write_dataset())
     if masks is not None:
-        _masks(opened, masks, as_json)
+        _masks(opened, overrides, masks, as_json)
         return
-    processes = processes or _processes(opened)
+    student = override_recipe(opened.recipe, overrides).student if asks else opened.recipe.student
+    processes = processes or _processes(student)
     if launch is not None:
         _launch(opened, launch, processes, **how)
     elif only_plan:
-        _plan(opened, processes, how["sharding"] != "ddp", as_json)
+        plan = opened.plan_student(
+            *overrides, processes=processes, sharded=how["sharding"] != "ddp"
+        )
+        _print_plan(plan, student, as_json)
     elif processes > 1:
         _start(opened, processes, force, as_json)
     else:
@@ -130,8 +142,8 @@ def _say_left_out(made: DatasetSummary) -> None:
         click.echo(f"left out: {made.faulty - FAULTS_SAID:,} more rows like these", err=True)
 
 
-def _masks(run: Run, count: int, as_json: bool) -> None:
-    shown = run.shown_masks(count)
+def _masks(run: Run, overrides: Sequence[str], count: int, as_json: bool) -> None:
+    shown = run.shown_masks(count, *overrides)
     if as_json:
         import msgspec
 
@@ -142,27 +154,29 @@ def _masks(run: Run, count: int, as_json: bool) -> None:
     print_masks(shown)
 
 
-def _check(only_plan: bool, launch: str | None, sharding: str, nodes: int, go: bool) -> None:
+def _check(
+    only_plan: bool, masks: int | None, launch: str | None, sharding: str, nodes: int, go: bool
+) -> None:
     """Raises `UserError` for options that would be ignored."""
-    if launch is not None and only_plan:
-        raise UserError("--plan and --launch are two questions: give one of them")
+    given = {"--plan": only_plan, "--show-masks": masks is not None, "--launch": launch is not None}
+    asked = [name for name, there in given.items() if there]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} are {len(asked)} questions: give one of them")
     if launch is None and (go or nodes > 1 or (sharding != "ddp" and not only_plan)):
         raise UserError(
             "--go, --nodes and --sharding go with --launch torchrun, accelerate or slurm"
         )
 
 
-def _processes(run: Run) -> int:
+def _processes(student: StudentConfig | None) -> int:
     from selfinstruct.steps.processes import gpus_to_use
     from selfinstruct.steps.training.runtime import check_packages
 
     check_packages("training a student")
-    student = run.recipe.student
     return 1 if student is None else gpus_to_use(student.batch_size, student.device)
 
 
-def _plan(run: Run, processes: int, sharded: bool, as_json: bool) -> None:
-    plan = run.plan_student(processes=processes, sharded=sharded)
+def _print_plan(plan: Outlook, student: StudentConfig | None, as_json: bool) -> None:
     if as_json:
         import msgspec
 
@@ -170,13 +184,16 @@ def _plan(run: Run, processes: int, sharded: bool, as_json: bool) -> None:
         return
     from selfinstruct.cli.training_plan import print_plan
 
-    assert run.recipe.student is not None  # noqa: S101 (without one there is no plan)
-    print_plan(plan, run.recipe.student.base)
+    assert student is not None  # noqa: S101 (without one there is no plan)
+    print_plan(plan, student.base)
 
 
 def _launch(run: Run, launcher: Any, processes: int, sharding: Any, nodes: int, go: bool) -> None:
     from selfinstruct.steps.launch import plan_launch
+    from selfinstruct.steps.training.plan import share_of
 
+    if run.recipe.student is not None:
+        share_of(run.recipe.student.batch_size, processes * nodes)
     launch = plan_launch(
         launcher, run.folder.path, sharding=sharding, processes=processes, nodes=nodes
     )
@@ -202,6 +219,7 @@ def _start(run: Run, processes: int, force: bool, as_json: bool) -> None:
     from selfinstruct.steps.launch import train_command
     from selfinstruct.steps.processes import run_processes
 
+    run.check_student(processes)  # each of them would say the same
     options = [*(["--force"] if force else []), *(["--json"] if as_json else [])]
     code = run_processes([*train_command(run.folder.path), *options], processes)
     if code:
@@ -219,7 +237,7 @@ def _train(run: Run, force: bool, as_json: bool) -> None:
         run.train_student(force=force)
         print_json(run.folder.read_json(run.folder.student / "training.json"))
         return
-    with training_panel(run.recipe.name, click.echo) as told:
+    with training_panel(run.recipe.name, say_aside) as told:
         summary = run.train_student(force=force, on_progress=told)
     for note in summary.notes:
         click.echo(note)

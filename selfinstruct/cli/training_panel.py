@@ -41,6 +41,7 @@ def training_panel(
 
     notes: list[str] = []
     with Live(console=console(stderr=True), refresh_per_second=4) as screen:
+        screen.update(_opening(name))
 
         def told(progress: TrainProgress) -> None:
             if progress.note:
@@ -65,10 +66,22 @@ def training_line(say: Callable[[str], None]) -> Callable[[TrainProgress], None]
     return line
 
 
+def _opening(name: str) -> RenderableType:
+    """The panel before the first step: a large base takes minutes to load."""
+    from rich.spinner import Spinner
+
+    return _framed(name, Spinner("dots", "reading the records and loading the base"))
+
+
+def _framed(name: str, content: RenderableType) -> RenderableType:
+    from rich.panel import Panel
+
+    return Panel(content, title=f"train-student {name}", title_align="left")
+
+
 def render(name: str, progress: TrainProgress, notes: list[str]) -> RenderableType:
     """The panel of a training at this step."""
     from rich.console import Group
-    from rich.panel import Panel
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -81,7 +94,7 @@ def render(name: str, progress: TrainProgress, notes: list[str]) -> RenderableTy
     )
     parts: list[RenderableType] = [head, Text("   ".join(_facts(progress)))]
     parts += [Text(note, "yellow") for note in notes]
-    return Panel(Group(*parts), title=f"train-student {name}", title_align="left")
+    return _framed(name, Group(*parts))
 
 
 def _facts(progress: TrainProgress) -> list[str]:

@@ -41,7 +41,7 @@ from selfinstruct.steps.training.later import Stage, go_on, plan_stages
 from selfinstruct.steps.training.masks import Shown, show
 from selfinstruct.steps.training.measures import spread
 from selfinstruct.steps.training.outcome import summarize
-from selfinstruct.steps.training.plan import Plan, is_main_process, process_count
+from selfinstruct.steps.training.plan import Plan, is_main_process, process_count, share_of
 from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.results import whole, write_student
 from selfinstruct.steps.training.runtime import (
@@ -85,28 +85,45 @@ def train_student(
         return summary
 
 
-def plan_student(folder: RunFolder, *, processes: int = 1, sharded: bool = False) -> Outlook:
+def check_student(folder: RunFolder, processes: int) -> None:
+    """Raise once what each of `processes` would raise: no such base, a batch that is not shared."""
+    check_packages("training a student")
+    with quiet():
+        share_of(_Training(folder, folder.recipe()).config.batch_size, processes)
+
+
+def plan_student(
+    folder: RunFolder,
+    recipe: Recipe | None = None,
+    *,
+    processes: int = 1,
+    sharded: bool = False,
+) -> Outlook:
     """What training the recipe's student would take, without loading or changing anything.
 
     Args:
         folder: a run folder with a dataset.
+        recipe: another than the run's, for its student.
         processes: that share the work, one a GPU.
         sharded: whether they split the model among them.
     """
     check_packages("planning a training")
     prepare_process()
     with quiet():
-        work = _Training(folder, folder.recipe())
+        work = _Training(folder, recipe or folder.recipe())
         use_all_cores()
         room = find_room(work.inputs.device, processes, sharded=sharded)
         return work.inputs.outlook(room, CALIBRATION_SECONDS)
 
 
-def shown_masks(folder: RunFolder, count: int) -> list[Shown]:
-    """Training examples as the student meets them, `count` evenly spread, with what is learned."""
+def shown_masks(folder: RunFolder, count: int, recipe: Recipe | None = None) -> list[Shown]:
+    """Training examples as the student meets them, `count` evenly spread, with what is learned.
+
+    With `recipe`, by its student's settings instead of the run's.
+    """
     check_packages("showing what is learned")
     with quiet():
-        inputs = _Training(folder, folder.recipe()).inputs
+        inputs = _Training(folder, recipe or folder.recipe()).inputs
         kept = inputs.lessons.examples.kept
         return [show(kept[at], inputs.form.tokenizer) for at in spread(len(kept), count)]
 

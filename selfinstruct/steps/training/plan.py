@@ -57,18 +57,24 @@ class StepLog(msgspec.Struct, frozen=True):
     seconds: float
 
 
+def share_of(batch_size: int, processes: int) -> int:
+    """A process's examples of each step. Raises `RecipeError` where they are not even."""
+    share, left = divmod(batch_size, processes)
+    if left or not share:
+        raise RecipeError(
+            f"student.batch_size: {batch_size} examples cannot be shared out evenly among "
+            f"{processes} processes; make it a multiple of {processes}"
+        )
+    return share
+
+
 def accumulation(plan: Plan, processes: int) -> tuple[int, int]:
     """Micro-batch size and micro-batches per step that make up `plan.batch_size` exactly.
 
     The micro-batch is the largest divisor that is not above `plan.micro_batch_size`. Raises
     `RecipeError` where the batch cannot be shared out evenly among `processes`.
     """
-    share, left = divmod(plan.batch_size, processes)
-    if left or not share:
-        raise RecipeError(
-            f"student.batch_size: {plan.batch_size} examples cannot be shared out evenly among "
-            f"{processes} processes; make it a multiple of {processes}"
-        )
+    share = share_of(plan.batch_size, processes)
     micro = largest_divisor(share, plan.micro_batch_size)
     return micro, share // micro
 
