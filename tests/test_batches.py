@@ -193,31 +193,20 @@ async def test_a_creation_in_doubt_is_looked_for(
 
 
 async def test_a_batch_that_may_be_ours_is_waited_for(
-    start_fake_server: START, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_fake_server: START, tmp_path: Path
 ) -> None:
     """Anthropic's batches prove whose they are when they end; until then nothing is sent again."""
-    options = batches.Options(seconds=0.8, creations=("reset_before",))
+    options = batches.Options(seconds=0.8, creations=("reset_after_next",))
     server = start_fake_server(batch=options)
     with Ledger(tmp_path / "run.db") as ledger:
         async with client_of("anthropic", server.url) as client:
-            find, theirs_is_there = client.find, asyncio.Event()
-
-            async def find_later(*args: Any) -> Any:
-                await theirs_is_there.wait()
-                return await find(*args)
-
-            monkeypatch.setattr(client, "find", find_later)
             first = asyncio.create_task(run(ledger, client, asked("anthropic", 4)))
-            await reaches(ledger, "creating")
-            # Somebody else's batch of the same size, in the same account.
-            other = run_at(
-                server, "anthropic", tmp_path / "other.db", asked("anthropic", 4, "else")
-            )
-            second = asyncio.create_task(other)
-            while not server.server.batches.batches:  # noqa: ASYNC110 (another thread's)
+            while not server.server.batches.creations_asked:  # noqa: ASYNC110 (another's thread)
                 await asyncio.sleep(0.01)
-            theirs_is_there.set()
-            await asyncio.gather(first, second)
+            # Somebody else's batch of the same size, in the same account, made meanwhile.
+            other = tmp_path / "other.db"
+            await run_at(server, "anthropic", other, asked("anthropic", 4, "else"))
+            await first
         assert outcomes(ledger) == {"ok": 4}
     assert answered_once(server, 8)
     theirs, ours = server.server.batches.batches.values()

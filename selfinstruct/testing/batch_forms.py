@@ -17,7 +17,7 @@ _DAY = timedelta(hours=24)
 Write = Callable[[bodies.Protocol, dict[str, Any], str], bodies.Written]
 """The reply to a body of a protocol, with the body's hash."""
 # What may become of the creation of a batch; see `Options.creations`.
-CREATIONS = frozenset({"ok", "429", "503", "reset_before", "reset_after"})
+CREATIONS = frozenset({"ok", "429", "503", "reset_before", "reset_after", "reset_after_next"})
 # What may become of a batch as a whole; see `Options.fates`.
 FATES = frozenset({"ok", "canceled", "expired", "queue_full", "invalid", "cut"})
 
@@ -40,7 +40,8 @@ class Options:
     """Seconds until a new batch is in the list."""
     creations: tuple[str, ...] = ()
     """What becomes of the first creations: one of `CREATIONS`. "reset_after" breaks the connection
-    when the batch is made, "reset_before" instead of making it."""
+    when the batch is made, "reset_before" instead of making it, "reset_after_next" likewise once
+    the next one that is asked for was made."""
     fates: tuple[str, ...] = ()
     """What becomes of the first batches as a whole: one of `FATES`. "cut" breaks off the first
     download of its results."""

@@ -61,7 +61,8 @@ class Batches:
         self._authorized = authorized
         self._seed = seed
         self._files: dict[str, bytes] = {}
-        self._creations = 0
+        self.creations_asked = 0
+        self._made = asyncio.Event()
 
     def add_routes(self, app: web.Application) -> None:
         """Add the endpoints of both protocols."""
@@ -143,7 +144,7 @@ class Batches:
         file: str,
     ) -> web.StreamResponse:
         """Create a batch, as far as the script of creations lets it."""
-        number, self._creations = self._creations, self._creations + 1
+        number, self.creations_asked = self.creations_asked, self.creations_asked + 1
         script = self.options.creations
         happens = script[number] if number < len(script) else "ok"
         names = {name for name, _ in asked}
@@ -152,7 +153,10 @@ class Batches:
             raise _Refused("400")
         if happens in faults.REFUSALS:
             raise _Refused(happens)
-        if happens == "reset_before":
+        if happens == "reset_after_next":
+            self._made.clear()
+            await self._made.wait()
+        if happens in ("reset_before", "reset_after_next"):
             return await broken.reset(request)
         items = [Item(name, body, bodies.digest(body)) for name, body in asked]
         fates, number = self.options.fates, len(self.batches)
@@ -166,6 +170,7 @@ class Batches:
             input_file=file,
         )
         self.batches[batch.id] = batch
+        self._made.set()
         self.stats.created += 1
         self.stats.markers[marker] += 1
         self.stats.items.update(item.digest for item in items)
