@@ -213,6 +213,15 @@ def test_missing_file_names_what_is_near(tmp_path: Path) -> None:
     assert f"there is no folder {tmp_path / 'no'}" in fault_of(tmp_path / "no/where.jsonl")
 
 
+def test_an_id_of_the_hub_is_told_how_to_be_fetched() -> None:
+    """Owner and name are no path here; a path that names a file is not taken for them."""
+    with pytest.raises(SeedError, match="hf download tatsu-lab/alpaca --repo-type dataset"):
+        read_seeds(Path("tatsu-lab/alpaca"))
+    with pytest.raises(SeedError) as error:
+        read_seeds(Path("nowhere/alpaca.jsonl"))
+    assert "Hub" not in str(error.value)
+
+
 def test_text_in_parquet_that_is_not_utf8(tmp_path: Path) -> None:
     """Bytes that some writer called text are told with the rows they are among."""
     bad = pa.Array.from_buffers(

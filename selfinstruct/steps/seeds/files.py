@@ -100,11 +100,21 @@ def _missing(path: Path) -> str:
         return "no such file or folder"
     if parent != path.parent:
         shown = ", ".join(name for name in children[:NAMES_SHOWN] if not name.startswith("."))
+        fetched = (
+            f"; a dataset of the Hub is fetched first: hf download {path} --repo-type dataset "
+            f"--local-dir {path.name}"
+        )
         return (
             f"no such file: there is no folder {path.parent}; {parent} holds {shown or 'nothing'}"
+            + (fetched if _may_be_of_hub(path) else "")
         )
     near = difflib.get_close_matches(path.name, children, n=1)
     if near:
         return f"no such file; did you mean {parent / near[0]}?"
     data = [name for name in children if Path(name).suffix.lower() in DATA_SUFFIXES]
     return f"no such file; the data files in {parent} are {quoted(data)}"
+
+
+def _may_be_of_hub(path: Path) -> bool:
+    """Whether `path` looks like the id of a dataset: an owner and a name."""
+    return len(path.parts) == 2 and path.suffix.lower() not in DATA_SUFFIXES
