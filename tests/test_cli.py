@@ -16,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from selfinstruct.cli.main import COMMANDS, cli
-from selfinstruct.cli.run import check_packages
+from selfinstruct.cli.needs import check_later
 from selfinstruct.core.errors import MissingDependency
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.testing.fake_server import Running
@@ -143,10 +143,10 @@ def test_packages_of_later_stages_are_looked_for_first(
     given = {"name": "r", "seeds": "s.jsonl", "teacher": teacher}
     made = Recipe.model_validate(given | {"select": select})
     if missing is None:
-        check_packages(made)
+        check_later(made)
         return
     with pytest.raises(MissingDependency, match=r"selfinstruct\[semantic\]"):
-        check_packages(made)
+        check_later(made)
 
 
 # -- bad input: one line that names the place, and the exit code of its kind ----------------------

@@ -77,8 +77,10 @@ def run_pilot(recipe: Recipe, slots: int, output: str | None, as_json: bool) -> 
     """
     from selfinstruct.api import Run
     from selfinstruct.cli.generate import generate_live
+    from selfinstruct.cli.needs import check_generating
     from selfinstruct.core.errors import CapReached, NoProgress
 
+    check_generating(recipe)
     limit = min(slots, recipe.generate.max_requests or slots)
     run = Run.from_recipe(recipe, overrides=[f"generate.max_requests={limit}"], output=output)
     try:

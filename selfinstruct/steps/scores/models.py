@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -45,7 +43,7 @@ def load(
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(package, "train", f"{key}, a model on this machine,")
     from selfinstruct.steps.training import runtime
-    from selfinstruct.steps.training.base import find_base
+    from selfinstruct.steps.training.base import find_base, speaking_of
     from selfinstruct.steps.training.loading import (
         is_encoder_decoder,
         load_model,
@@ -53,7 +51,7 @@ def load(
     )
 
     runtime.prepare_process()
-    with _speaking_of(key), runtime.quiet():
+    with speaking_of({"student.base": key, "student.device": "select.device"}), runtime.quiet():
         base = find_base(name, policy)
         tokenizer = load_tokenizer(base.folder, name)
         place = runtime.choose_device(device)
@@ -103,15 +101,3 @@ def _encoder(folder: Path, name: str) -> Any:
         raise UserError(f"student.base: {name}: cannot be loaded ({first})") from None
     model.eval()
     return model
-
-
-@contextlib.contextmanager
-def _speaking_of(key: str) -> Iterator[None]:
-    """Let the errors of a student's base name `key` instead."""
-    try:
-        yield
-    except UserError as error:
-        if isinstance(error, MissingDependency) or "student." not in str(error):
-            raise
-        said = str(error).replace("student.base", key).replace("student.device", "select.device")
-        raise type(error)(said) from None

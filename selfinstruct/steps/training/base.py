@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 import yaml
 
-from selfinstruct.core.errors import UserError
+from selfinstruct.core.errors import MissingDependency, UserError
 from selfinstruct.steps.model_config import check_files, first_line
 from selfinstruct.steps.model_files import folder_mark, weight_files
 from selfinstruct.steps.privacy import Policy, hub_is_off
@@ -58,7 +60,41 @@ def find_base(name: str, policy: Policy) -> Base:
     if _HUB_ID.match(name):
         offline = policy.local or hub_is_off()
         return _from_folder(name, _from_hub(name, offline=offline), hub_id=name)
-    raise UserError(
+    raise _no_base(name)
+
+
+def check_base(name: str, policy: Policy) -> None:
+    """Raise what `find_base` would raise, without fetching or converting anything."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        _check_folder(name, path)
+    elif name.lower().endswith(".gguf"):
+        if not path.is_file():
+            raise UserError(f"student.base: {name}: no such GGUF file")
+    elif name.lower() in KNOWN:
+        return
+    elif not _HUB_ID.match(name):
+        raise _no_base(name)
+    elif policy.local or hub_is_off():
+        _check_folder(name, _from_hub(name, offline=True))
+
+
+@contextlib.contextmanager
+def speaking_of(names: Mapping[str, str]) -> Iterator[None]:
+    """Let errors about a student's base name another key of the recipe: `names` by the usual."""
+    try:
+        yield
+    except MissingDependency:
+        raise
+    except UserError as error:
+        said = str(error)
+        for usual, other in names.items():
+            said = said.replace(usual, other)
+        raise type(error)(said) from None
+
+
+def _no_base(name: str) -> UserError:
+    return UserError(
         f"student.base: {name}: neither a model folder, a GGUF file, {' or '.join(KNOWN)}, "
         "nor a Hub id such as owner/name"
     )
@@ -76,7 +112,8 @@ def _from_gguf(name: str, path: Path) -> Base:
     )
 
 
-def _from_folder(name: str, folder: Path, hub_id: str = "") -> Base:
+def _check_folder(name: str, folder: Path) -> None:
+    """Raises `UserError` where `folder` holds no whole model."""
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UserError(
             f"student.base: {name}: is an adapter, not a model; give its base, or a merged model"
@@ -86,6 +123,10 @@ def _from_folder(name: str, folder: Path, hub_id: str = "") -> Base:
     if not weight_files(folder):
         raise UserError(f"student.base: {name}: holds no weights (*.safetensors)")
     check_files(folder, name)
+
+
+def _from_folder(name: str, folder: Path, hub_id: str = "") -> Base:
+    _check_folder(name, folder)
     source = read_source(folder)
     return Base(
         name=name,

@@ -18,7 +18,7 @@ from selfinstruct.steps.planning.outlook import Outlook, foresee
 from selfinstruct.steps.planning.room import Room, is_sharded
 from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose
 from selfinstruct.steps.privacy import Policy
-from selfinstruct.steps.training.base import Base, find_base
+from selfinstruct.steps.training.base import Base, find_base, speaking_of
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.later import Data
 from selfinstruct.steps.training.lessons import Lessons, prepare
@@ -35,6 +35,7 @@ from selfinstruct.steps.training.packing import settle
 from selfinstruct.steps.training.plan import Plan, arrange
 from selfinstruct.steps.training.records import read_split
 from selfinstruct.steps.training.runtime import (
+    check_method,
     check_optimizer,
     choose_device,
     compute_dtype,
@@ -83,10 +84,13 @@ class Inputs:
             encoder=is_encoder_decoder(self.base.folder, self.base.name),
         )
         self.device = choose_device(config.device)
+        check_method(config.method)
         check_optimizer(config.optimizer, sharded=is_sharded())
         distilled, preferred = config.distillation, config.preference
+        with speaking_of({"student.base": "student.distillation.teacher"}):
+            teacher = find_base(distilled.teacher, policy) if distilled else None
         self.data = Data(
-            teacher=find_base(distilled.teacher, policy) if distilled else None,
+            teacher=teacher,
             pairs=read_pairs(preferred.data) if preferred else [],
         )
         self.mark = self._mark(seed)

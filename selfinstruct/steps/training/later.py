@@ -15,7 +15,7 @@ import msgspec
 from selfinstruct.core.errors import RecipeError, UserError
 from selfinstruct.core.sections.student import DistillationConfig, PreferenceConfig, StudentConfig
 from selfinstruct.steps.training import distillation, preference
-from selfinstruct.steps.training.base import Base
+from selfinstruct.steps.training.base import Base, speaking_of
 from selfinstruct.steps.training.checkpoints import remove_torn
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.lessons import Lessons
@@ -128,12 +128,14 @@ def _distil(
     config: DistillationConfig, teacher: Base, form: StudentFormat, lessons: Lessons, plan: Plan
 ) -> Stage:
     _refuse_encoder(form, "distillation")
-    tokenizer = load_tokenizer(teacher.folder, teacher.name)
+    with _of_teacher():
+        tokenizer = load_tokenizer(teacher.folder, teacher.name)
     distillation.check_tokens(form.tokenizer, tokenizer, teacher.name)
 
     def build(model: Any, _: Path) -> Build:
         dtype = compute_dtype(plan.device)
-        whole = load_model(teacher.folder, teacher.name, device=plan.device, dtype=dtype)
+        with _of_teacher():
+            whole = load_model(teacher.folder, teacher.name, device=plan.device, dtype=dtype)
         rows = model.get_input_embeddings().num_embeddings
         distillation.match_rows(whole, rows, teacher.name)
         return distillation.build(
@@ -153,6 +155,10 @@ def _distil(
         build=build,
         notes=[],
     )
+
+
+def _of_teacher() -> Any:
+    return speaking_of({"student.base": "student.distillation.teacher"})
 
 
 def _prefer(

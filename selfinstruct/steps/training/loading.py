@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfinstruct.core.errors import MissingDependency, UserError
+from selfinstruct.core.errors import UserError
 from selfinstruct.steps.model_config import first_line, load_config
+from selfinstruct.steps.training.runtime import check_method
 
 # One of these files at least comes with every tokenizer.
 _TOKENIZER = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
@@ -143,8 +143,7 @@ def four_bits(dtype: Any) -> Any:
 
     Raises `MissingDependency` where bitsandbytes is not there.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependency("bitsandbytes", "qlora", "student.method=qlora")
+    check_method("qlora")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(

@@ -26,6 +26,12 @@ def check_packages(purpose: str) -> None:
             raise MissingDependency(package, "train", purpose)
 
 
+def check_method(method: str) -> None:
+    """Raises `MissingDependency` where the package that `method` needs is not there."""
+    if method == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependency("bitsandbytes", "qlora", "student.method=qlora")
+
+
 def check_optimizer(name: str, *, sharded: bool) -> None:
     """Raises `MissingDependency` or `RecipeError` where the optimizer called `name` cannot be."""
     if name != "adamw_8bit":

