@@ -31,7 +31,6 @@ from selfinstruct.steps.planning.outlook import Outlook, refuse
 from selfinstruct.steps.planning.room import Room, find_room, is_sharded
 from selfinstruct.steps.planning.speed import CALIBRATION_SECONDS
 from selfinstruct.steps.privacy import Policy
-from selfinstruct.steps.training.adapters import add_adapter
 from selfinstruct.steps.training.base import same_model
 from selfinstruct.steps.training.card import StudentFacts, student_card
 from selfinstruct.steps.training.checkpoints import Clock, read_clock, remove_torn, writing
@@ -170,9 +169,7 @@ class _Training:
         room = find_room(inputs.device, process_count(), sharded=is_sharded())
         outlook = inputs.outlook(room, CALIBRATION)
         refuse(outlook, inputs.base.name)
-        plan = msgspec.structs.replace(
-            inputs.plan, micro_batch_size=outlook.micro_batch_size, recompute=outlook.recompute
-        )
+        plan = inputs.settled(outlook)
         stages = self._stages(plan, room)
         aside = Aside(
             outlook=outlook,
@@ -260,9 +257,9 @@ class _Training:
 
         inputs = self.inputs
         tokenizer = inputs.form.tokenizer
-        loaded, plan, notes = inputs.load(plan)
+        model, plan, notes = inputs.load(plan)
         model, fitted = fit(
-            loaded if plan.method == "full" else add_adapter(loaded, plan),
+            model,
             tokenizer,
             inputs.lessons.examples.kept,
             plan,
@@ -273,7 +270,6 @@ class _Training:
             build=SUPERVISED["encoder-decoder" if inputs.form.encoder else "causal"],
             aside=aside,
         )
-        del loaded
         goes_on = msgspec.structs.replace(aside, kwh=fitted.kwh)
         model, later = go_on(
             model, tokenizer, stages, self.checkpoints, self.mark, clock, on_progress, goes_on

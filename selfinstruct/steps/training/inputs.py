@@ -18,6 +18,7 @@ from selfinstruct.steps.planning.outlook import Outlook, foresee
 from selfinstruct.steps.planning.room import Room, is_sharded
 from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose
 from selfinstruct.steps.privacy import Policy
+from selfinstruct.steps.training.adapters import add_adapter
 from selfinstruct.steps.training.base import Base, find_base, speaking_of
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.later import Data
@@ -110,25 +111,40 @@ class Inputs:
         price = from_dollars(self.config.gpu_hour_price)
         return foresee(model, self._job(), room, hour_price=price, calibration=calibration)
 
-    def load(self, plan: Plan) -> tuple[Any, Plan, list[str]]:
-        """The base as it is trained, the plan as it can be carried out, and what is to be said.
+    def settled(self, outlook: Outlook) -> Plan:
+        """The settings with what the plan chose."""
+        return msgspec.structs.replace(
+            self.plan, micro_batch_size=outlook.micro_batch_size, recompute=outlook.recompute
+        )
 
-        Raises `UserError` for a base that cannot be loaded, or packing that it cannot have.
+    def load(self, plan: Plan) -> tuple[Any, Plan, list[str]]:
+        """What is trained, the plan as it can be carried out, and what is to be said.
+
+        It is the base, with a new adapter around it unless all weights are trained. Raises
+        `UserError` for a base that cannot be loaded, or packing that it cannot have.
         """
-        base = self.base
-        model = load_model(
-            base.folder,
-            base.name,
-            device=plan.device,
+        model = self.weights(plan)
+        check_vocabulary(model, self.form.tokenizer, self.base.name)
+        if plan.throughput.liger:
+            use_liger(model)
+        insisted = self.config.packing is True
+        plan, notes = settle(model, plan, self.base.name, insisted=insisted)
+        notes = [f"trained with {plan.throughput.words}", *notes]
+        return model if plan.method == "full" else add_adapter(model, plan), plan, notes
+
+    def weights(self, plan: Plan) -> Any:
+        """The base's model, in the precision it is trained in. Raises `UserError`."""
+        # FSDP moves a processor's model to the GPU layer by layer. Four bits it does not split, and
+        # packing is tried first, where the kernel runs.
+        whole = not is_sharded() or plan.method == "qlora" or plan.throughput.packing
+        return load_model(
+            self.base.folder,
+            self.base.name,
+            device=plan.device if whole else "cpu",
             dtype=weight_dtype(plan.device, trained=plan.method == "full"),
             quantized=plan.method == "qlora",
             attention=plan.throughput.attention,
         )
-        check_vocabulary(model, self.form.tokenizer, base.name)
-        if plan.throughput.liger:
-            use_liger(model)
-        plan, notes = settle(model, plan, base.name, insisted=self.config.packing is True)
-        return model, plan, [f"trained with {plan.throughput.words}", *notes]
 
     def _job(self) -> Job:
         kept = self.lessons.examples.kept

@@ -32,7 +32,9 @@ def mean_loss(
     ordered = sorted(examples, key=lambda example: example.length)
     batches = [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
     total, tokens = 0.0, 0
-    with torch.inference_mode():
+    # Not inference mode: of a model that processes split, it leaves weights gathered that no
+    # training step can use afterwards.
+    with torch.no_grad():
         for number, batch in enumerate(batches, 1):
             logits, labels = batch_logits(model, batch, pad_id)
             total += float(

@@ -32,6 +32,7 @@ from selfinstruct.steps.training.preference import Pair
 from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.runtime import compute_dtype, reset_peak, training_dtype
 from selfinstruct.steps.training.setup import Build, Setup, shared_arguments
+from selfinstruct.steps.training.sharding import accumulation_settings, keep_sums
 from selfinstruct.steps.training.trackers import logs_in, reporting
 from selfinstruct.steps.training.watch import Aside, Watch, watcher
 
@@ -99,6 +100,7 @@ def fit(
             callbacks=[watcher(watch)],
         )
         trainer = _made(build, setup, watch, batches)
+        keep_sums(trainer, dtype)
         wait_for_all()  # the first process has then removed what is not to be continued
         reset_peak(plan.device)
         with mixed_precision(model, plan.device, dtype):
@@ -144,7 +146,7 @@ def _arguments(watch: Watch, dtype: Any, *, parameters: int) -> dict[str, Any]:
     arguments = shared_arguments(
         plan, watch.steps, watch.checkpoints, recompute=recompute, dtype=dtype
     )
-    arguments |= reporting(aside.report_to, aside.name)
+    arguments |= reporting(aside.report_to, aside.name) | accumulation_settings()
     if aside.held_out is not None:
         arguments["save_total_limit"] += 1  # the best one's, beside the newest
     return arguments
