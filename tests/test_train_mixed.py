@@ -24,11 +24,15 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "has_bfloat16", lambda: True)
 
 
-def adapted(folder: Path, spread: float) -> Any:
-    """A tiny model in training whose adapter has an upper half of this spread."""
+def adapted(folder: Path, spread: float, base: str = "float32") -> Any:
+    """A tiny model in training whose adapter has an upper half of this spread.
+
+    On a GPU the frozen `base` is in bfloat16.
+    """
     import torch
 
-    model = add_adapter(load_model(folder, "tiny", device="cpu", dtype=torch.float32), PLAN)
+    dtype = getattr(torch, base)
+    model = add_adapter(load_model(folder, "tiny", device="cpu", dtype=dtype), PLAN)
     chance = torch.Generator().manual_seed(2)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -37,24 +41,28 @@ def adapted(folder: Path, spread: float) -> Any:
 
 
 def prepared(model: Any) -> Any:
-    return mixed.mixed_precision(model, "cpu", runtime.training_dtype("cpu"))
+    return mixed.mixed_precision(model, "cpu", runtime.training_dtype("cpu"), compiled=False)
 
 
 def layer_of(model: Any) -> Any:
     return model.base_model.model.model.layers[0].mlp.down_proj
 
 
-def test_an_update_smaller_than_the_rounding_is_not_lost(tmp_path: Path) -> None:
+BASES = pytest.mark.parametrize("base", ["float32", "bfloat16"])
+
+
+@BASES
+def test_an_update_smaller_than_the_rounding_is_not_lost(base: str, tmp_path: Path) -> None:
     """Over many outputs the adapter's share is what it should be; PEFT's own sum drops it."""
     import torch
 
-    model = adapted(make_base(tmp_path), 2e-5)
+    model = adapted(make_base(tmp_path), 2e-5, base)
     layer = layer_of(model)
     chance = torch.Generator().manual_seed(1)
     layer.base_layer.weight.data.normal_(std=0.2, generator=chance)
     rows = torch.randn(4096, layer.in_features, generator=chance)
     with torch.no_grad():
-        exact = layer(rows) - layer.base_layer(rows)
+        exact = layer.lora_B["default"](layer.lora_A["default"](rows)) * layer.scaling["default"]
 
         def share() -> float:
             with torch.autocast("cpu", torch.bfloat16):
@@ -66,25 +74,27 @@ def test_an_update_smaller_than_the_rounding_is_not_lost(tmp_path: Path) -> None
             assert share() == pytest.approx(1.0, abs=0.2)
 
 
-def test_gradients_are_those_of_float32_but_for_rounding(tmp_path: Path) -> None:
+@BASES
+def test_gradients_are_those_of_float32_but_for_rounding(base: str, tmp_path: Path) -> None:
     """By the adapter's halves and by what goes in, for each kind of linear layer."""
     import torch
 
-    model = adapted(make_base(tmp_path), 0.05)
+    folder = make_base(tmp_path)
+    model, exact = adapted(folder, 0.05, base), adapted(folder, 0.05)
     ids = torch.randint(4, 300, (3, 16), generator=torch.Generator().manual_seed(1))
 
-    def gradients() -> dict[str, Any]:
+    def gradients(model: Any) -> dict[str, Any]:
         model(input_ids=ids, labels=ids).loss.backward()
         found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         model.zero_grad()
         return found
 
-    expected = gradients()
+    expected = gradients(exact)
     with (
         prepared(model),
         torch.autocast("cpu", torch.bfloat16),
     ):
-        found = gradients()
+        found = gradients(model)
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert found[name].dtype is torch.float32
@@ -150,3 +160,16 @@ def test_bfloat16_is_told_by_the_processors_instructions(monkeypatch: pytest.Mon
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
         assert runtime.has_bfloat16() is expected
+
+
+def test_on_a_gpu_only_the_sum_is_changed(tmp_path: Path) -> None:
+    """There the model's evaluation is left alone, and what is to be compiled altogether."""
+    import torch
+
+    model = adapted(make_base(tmp_path), 0.05, "bfloat16")
+    with mixed.mixed_precision(model, "cuda", torch.bfloat16, compiled=False):
+        assert "forward" in vars(layer_of(model))
+        assert "forward" not in vars(model)
+    assert "forward" not in vars(layer_of(model))
+    with mixed.mixed_precision(model, "cuda", torch.bfloat16, compiled=True):
+        assert "forward" not in vars(layer_of(model))

@@ -45,6 +45,7 @@ from selfinstruct.steps.training.progress import OnProgress
 from selfinstruct.steps.training.results import whole, write_student
 from selfinstruct.steps.training.runtime import (
     check_packages,
+    free_memory,
     prepare_process,
     quiet,
     use_all_cores,
@@ -293,6 +294,7 @@ class _Training:
     def _write(self, model: Any, saved: Path | None, outlook: Outlook) -> str | None:
         """Write the student, put together in `saved` if processes shared it; its merged dtype."""
         inputs = self.inputs
+        free_memory()
         if saved is not None:
             model = whole(inputs.base, self.config.method, saved)
         # Merging takes the float32 base, which may be more than the GPU that trained has.

@@ -8,7 +8,6 @@ that is settled before the first step, see `rehearsal`.
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from selfinstruct.steps.planning.room import is_sharded
 from selfinstruct.steps.training import packing
 from selfinstruct.steps.training.plan import process_count
 from selfinstruct.steps.training.rehearsal import rehearse
+from selfinstruct.steps.training.runtime import free_memory
 
 
 class Halving:
@@ -70,7 +70,7 @@ class Halving:
                 raise failure
             del failure
             model.zero_grad(set_to_none=True)
-            _free()
+            free_memory()
             todo = self._seen  # what went before in this step, whose gradients are gone
 
     def untold(self) -> list[str]:
@@ -183,11 +183,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _free() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -22,7 +22,7 @@ from selfinstruct.steps.training.lessons import Lessons
 from selfinstruct.steps.training.loading import load_model, load_tokenizer
 from selfinstruct.steps.training.plan import Plan, is_main_process, wait_for_all
 from selfinstruct.steps.training.progress import OnProgress
-from selfinstruct.steps.training.runtime import compute_dtype
+from selfinstruct.steps.training.runtime import compute_dtype, free_memory
 from selfinstruct.steps.training.setup import Build
 from selfinstruct.steps.training.summary import Later, length_notes
 from selfinstruct.steps.training.trainer import fit
@@ -92,6 +92,7 @@ def go_on(
     """
     done, name = [], aside.name
     for stage in stages:
+        free_memory()  # the optimizer of the training before, as large as the model or larger
         work = checkpoints / stage.kind
         if is_main_process():
             remove_torn(work, fingerprint)

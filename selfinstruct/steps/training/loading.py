@@ -75,8 +75,8 @@ def load_model(
             model, info = auto.from_pretrained(
                 folder, config=config, output_loading_info=True, **options
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise _cannot_load(name, "model", error) from None
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise _cannot_load(name, "model", error) from None  # ImportError: of an attention's kernel
     for key, stored, wanted in sorted(info["mismatched_keys"]):
         raise UserError(
             f"student.base: {name}: config.json and weights do not belong together: {key} is "

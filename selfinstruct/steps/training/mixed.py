@@ -1,13 +1,14 @@
-"""Mixed precision on a processor: products in bfloat16, weights and updates in float32.
+"""Mixed precision: products in bfloat16, updates in float32.
 
 A processor with instructions for bfloat16 multiplies matrices in it about twice as fast. The base's
-weights and all that is trained stay in float32, and measurements outside of training are made in
-it.
+weights and all that is trained stay in float32 there, and measurements outside of training are made
+in it. On a GPU accelerate's autocast does as much, and a frozen base is in bfloat16 itself.
 
-LoRA's layers need care. PEFT adds the adapter's share to the base layer's output after that was
-rounded to 8 bits of fraction; early in a training the share is smaller than half of the last of
+LoRA's layers need care on both. PEFT adds the adapter's share to the base layer's output after that
+was rounded to 8 bits of fraction; early in a training the share is smaller than half of the last of
 these bits, and vanishes. Here both are summed in the product's own accumulator, in float32, and
-rounded once: the losses are those of a training in float32.
+rounded once: the losses are those of a training in float32. Nor is what goes into a layer cast to
+float32 and back, which takes a copy for each layer.
 """
 
 from __future__ import annotations
@@ -22,18 +23,31 @@ from selfinstruct.steps.planning.room import is_sharded
 
 
 @contextlib.contextmanager
-def mixed_precision(model: Any, device: str, dtype: Any) -> Iterator[None]:
-    """Prepare `model` for a trainer's autocast on a processor; afterwards it is as it was.
+def mixed_precision(model: Any, device: str, dtype: Any, *, compiled: bool) -> Iterator[None]:
+    """Prepare `model` for a trainer's autocast to `dtype`; afterwards it is as it was.
 
-    In evaluation mode it computes in float32 all the while. The trainer leaves a model behind that
-    computes in bfloat16 ever after; that is undone too. Other devices, and a model that processes
-    share, are left alone.
+    On a processor it computes in float32 in evaluation mode all the while, and the trainer leaves a
+    model behind that computes in bfloat16 ever after; that is undone too. A model that is to be
+    compiled on a GPU, or that processes share, keeps PEFT's layers.
     """
     import torch
 
-    if device != "cpu" or dtype is torch.float32 or is_sharded():
+    if device not in ("cpu", "cuda") or dtype is torch.float32 or is_sharded():
         yield
         return
+    with contextlib.ExitStack() as stack:
+        if device == "cpu":
+            stack.enter_context(_exact_evaluation(model))
+        if device == "cpu" or not compiled:
+            stack.enter_context(_rounded_once(model, device, dtype))
+        yield
+
+
+@contextlib.contextmanager
+def _exact_evaluation(model: Any) -> Iterator[None]:
+    """Have a processor's `model` compute in float32 in evaluation mode."""
+    import torch
+
     own, plain = vars(model).get("forward"), model.forward
 
     @functools.wraps(getattr(plain, "__func__", plain))
@@ -42,19 +56,27 @@ def mixed_precision(model: Any, device: str, dtype: Any) -> Iterator[None]:
             return plain(*args, **kwargs)
 
     model.forward = types.MethodType(forward, model)
-    layers = [module for module in model.modules() if _is_plain(module)]
-    for layer in layers:
-        layer.forward = types.MethodType(_forward_of(layer, dtype), layer)
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
         vars(model).pop("_original_forward", None)  # accelerate's
         if own is None:
             vars(model).pop("forward", None)
         else:
             model.forward = own
+
+
+@contextlib.contextmanager
+def _rounded_once(model: Any, device: str, dtype: Any) -> Iterator[None]:
+    """Have LoRA's layers in `model` sum base and adapter in float32."""
+    layers = [module for module in model.modules() if _is_plain(module)]
+    for layer in layers:
+        layer.forward = types.MethodType(_forward_of(layer, device, dtype), layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def _is_plain(module: Any) -> bool:
@@ -72,20 +94,20 @@ def _is_plain(module: Any) -> bool:
     )
 
 
-def _forward_of(layer: Any, dtype: Any) -> Any:
+def _forward_of(layer: Any, device: str, dtype: Any) -> Any:
     """PEFT's forward for `layer`, and under autocast in training the one of this module."""
     import torch
 
     plain, base, product = layer.forward, layer.base_layer, _function()
-    weight = base.weight.detach().to(dtype)  # cast once; it is frozen
+    weight = base.weight.detach().to(dtype)  # cast once, if at all; it is frozen
 
     def forward(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         names = self.active_adapters
-        ours = self.training and torch.is_autocast_enabled("cpu") and not (args or kwargs)
+        ours = self.training and torch.is_autocast_enabled(device) and not (args or kwargs)
         if not ours or self.disable_adapters or self.merged or len(names) != 1:
             return plain(x, *args, **kwargs)
         down, up = self.lora_A[names[0]].weight, self.lora_B[names[0]].weight
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(device, enabled=False):
             out = product.apply(x, weight, down, up, self.scaling[names[0]])
             return out if base.bias is None else out + base.bias.to(out.dtype)
 

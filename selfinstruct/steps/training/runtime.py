@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import importlib.util
 import logging
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from selfinstruct.core.errors import MissingDependency, RecipeError
+from selfinstruct.core.errors import MissingDependency, RecipeError, UserError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
 _CHATTY = (*PACKAGES[1:6], "huggingface_hub", "bitsandbytes")
@@ -105,21 +106,34 @@ def quiet() -> Iterator[None]:
 def choose_device(wanted: str) -> str:
     """`wanted`, or for "auto" the best that is there: "cuda", "mps" or "cpu".
 
-    Raises `RecipeError` for a device this machine, or this build of PyTorch, has not.
+    Of several processes on GPUs, each gets its own. Raises `RecipeError` for a device this machine,
+    or this build of PyTorch, has not, and `UserError` where there are fewer GPUs than processes.
     """
     import torch
 
-    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # each process has its own GPU
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
-        return next((name for name, found in there.items() if found), "cpu")
+        wanted = next((name for name, found in there.items() if found), "cpu")
     if not there.get(wanted, True):
         raise RecipeError(
             f"student.device: {wanted!r} is not there for PyTorch {torch.__version__}; "
             "set it to auto or cpu"
         )
+    if wanted == "cuda" and "LOCAL_RANK" in os.environ:
+        _take_gpu(int(os.environ["LOCAL_RANK"]))
     return wanted
+
+
+def _take_gpu(number: int) -> None:
+    """Have this process use GPU `number`, its own. Raises `UserError` where there is none."""
+    import torch
+
+    if number >= torch.cuda.device_count():
+        raise UserError(
+            f"--processes: each process takes a GPU of its own, and this machine has "
+            f"{torch.cuda.device_count()}; give at most as many"
+        )
+    torch.cuda.set_device(number)
 
 
 def describe_device(device: str) -> str:
@@ -177,6 +191,39 @@ def weight_dtype(device: str, *, trained: bool) -> Any:
     import torch
 
     return torch.float32 if trained else compute_dtype(device)
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Whatever a trainer sets, products in float32 are as exact afterwards as they were before.
+
+    With torch.compile it lets GPUs round what goes into them to 10 bits (TF32), and a merged model
+    would then be compared with its adapter in that.
+    """
+    import torch
+
+    before = torch.backends.fp32_precision
+    try:
+        yield
+    finally:
+        torch.backends.fp32_precision = before
+
+
+def finish_work(device: str) -> None:
+    """Return when the GPU has done what it was given, so that a clock can be read."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def free_memory() -> None:
+    """Give back what is no longer used: trainers refer to themselves, which hides that they are."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def reset_peak(device: str) -> None:

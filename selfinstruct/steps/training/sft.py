@@ -40,7 +40,10 @@ def _answer_trainer() -> Any:
     from trl import SFTTrainer
 
     class AnswerTrainer(SFTTrainer):  # type: ignore[misc]  # the library is untyped
-        """SFTTrainer with a loss that is computed on answers alone, and no other figures."""
+        """SFTTrainer with a loss that is computed on answers alone, and no other figures.
+
+        TRL's figures would have the processor wait for the GPU in each micro-batch.
+        """
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -56,12 +59,15 @@ def _answer_trainer() -> Any:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
-            if not self._ours or return_outputs or num_items_in_batch is None:
+            if return_outputs or num_items_in_batch is None or self.aux_loss_enabled:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             # Padding is on the right, where causal attention never looks, and has no labels.
             # Without its mask, attention skips what lies above the diagonal.
             seen = {name: value for name, value in inputs.items() if name != "attention_mask"}
-            loss = model(**seen, answer_loss=True)
+            if self._ours:
+                loss = model(**seen, answer_loss=True)
+            else:
+                loss = -model(**seen, fused_lm_head=True).log_probs.sum()
             # The count is of all processes, whose gradients are then averaged.
             return loss / num_items_in_batch * self.accelerator.num_processes
 

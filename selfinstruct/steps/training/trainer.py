@@ -30,7 +30,12 @@ from selfinstruct.steps.training.plan import (
 )
 from selfinstruct.steps.training.preference import Pair
 from selfinstruct.steps.training.progress import OnProgress
-from selfinstruct.steps.training.runtime import compute_dtype, reset_peak, training_dtype
+from selfinstruct.steps.training.runtime import (
+    compute_dtype,
+    exact_products,
+    reset_peak,
+    training_dtype,
+)
 from selfinstruct.steps.training.setup import Build, Setup, shared_arguments
 from selfinstruct.steps.training.sharding import accumulation_settings, keep_sums
 from selfinstruct.steps.training.trackers import logs_in, reporting
@@ -77,7 +82,7 @@ def fit(
     sizes = trainable(model)
     # What follows fine-tuning compares with models held apart, on a processor in float32.
     dtype = (training_dtype if build in SUPERVISED.values() else compute_dtype)(plan.device)
-    with Meter(gpus=plan.device == "cuda") as meter:
+    with Meter(gpus=plan.device == "cuda") as meter, exact_products():
         watch = Watch(
             plan=plan,
             tokens=_by_step([batch.tokens for batch in batches], plan),
@@ -103,7 +108,7 @@ def fit(
         keep_sums(trainer, dtype)
         wait_for_all()  # the first process has then removed what is not to be continued
         reset_peak(plan.device)
-        with mixed_precision(model, plan.device, dtype):
+        with mixed_precision(model, plan.device, dtype, compiled=plan.throughput.compile):
             _train(trainer, last_complete(checkpoints, fingerprint), plan)
         kwh = watch.energy()
     return trainer.model, conclude(trainer, watch, setup, sizes, kwh)

@@ -27,6 +27,7 @@ from selfinstruct.steps.training.progress import (
     OnProgress,
     TrainProgress,
 )
+from selfinstruct.steps.training.runtime import finish_work
 
 # Steps whose pace foretells the rest.
 PACE_STEPS = 50
@@ -97,6 +98,7 @@ def watcher(watch: Watch) -> Any:
         def on_step_end(
             self, _: Any, state: Any, control: Any, model: Any = None, **__: Any
         ) -> None:
+            finish_work(watch.plan.device)
             self.ended = time.monotonic()
             if watch.aside.held_out is not None and _is_due(watch, state.global_step):
                 measured = watch.aside.held_out.measure(model, state.global_step)

@@ -1,0 +1,136 @@
+"""What a GPU has of its own in a training, shown where there is none."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+
+from selfinstruct.core.errors import UserError
+from selfinstruct.stages.train import train_student
+from selfinstruct.steps.training import preference, sft
+from selfinstruct.steps.training.halving import Halving
+from selfinstruct.steps.training.runtime import choose_device, exact_products
+from selfinstruct.steps.training.watch import Aside, Watch, watcher
+from tests.test_train_families import PLAN, teach
+from tests.tiny_student import make_base, make_run, rows
+
+# PEFT reads a property that this transformers calls by another name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A machine of two GPUs; those that this process was given."""
+    found: list[int] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", found.append)
+    return found
+
+
+def test_each_process_takes_a_gpu_of_its_own(
+    taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its rank on this machine; one for which there is none says so."""
+    assert choose_device("auto") == "cuda"
+    assert taken == []
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device("auto") == choose_device("cuda") == "cuda"
+    assert taken == [1, 1]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="this machine has 2; give at most as many"):
+        choose_device("auto")
+
+
+def test_processes_on_a_processor_take_no_gpu(
+    taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where there are fewer GPUs than processes."""
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert choose_device("cpu") == "cpu"
+    assert taken == []
+
+
+def test_a_step_lasts_until_the_gpu_has_done_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its seconds, and so tokens a second and MFU, are not those of handing out the work."""
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: time.sleep(0.05))
+    watch = Watch(
+        plan=msgspec.structs.replace(PLAN, device="cuda"), tokens=[8], positions=[8],
+        checkpoints=tmp_path, fingerprint="mark", clock=lambda: 0.0, aside=Aside(),
+        halving=Halving(),
+    )  # fmt: skip
+    callback, state = watcher(watch), SimpleNamespace(global_step=1, log_history=[{"loss": 1.0}])
+    callback.on_train_begin(None, SimpleNamespace(log_history=[]), None)
+    callback.on_step_begin()
+    callback.on_step_end(None, state, None)
+    callback.on_log(None, state, None, logs={"loss": 1.0})
+    assert state.log_history[0]["seconds"] >= 0.05
+
+
+def test_products_are_as_exact_after_a_training_as_before() -> None:
+    """torch.compile's trainer rounds those in float32 on a GPU; comparing models must not."""
+    import torch
+
+    before = torch.backends.fp32_precision
+    with exact_products():
+        torch.backends.fp32_precision = "tf32"
+    assert torch.backends.fp32_precision == before
+
+
+@pytest.mark.usefixtures("float32_processor")
+def test_trls_kernel_gives_the_loss_without_its_figures(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where each of TRL's figures would have the processor wait: the same losses,
+    padding and accumulation included, and nothing is gathered."""
+    from accelerate import Accelerator
+
+    plan = msgspec.structs.replace(PLAN, batch_size=6, micro_batch_size=3, epochs=2)
+    plain = msgspec.structs.replace(plan, sparse_head=False)
+    expected = teach(base, plain, tmp_path / "trl", rows()).fitted.losses
+    monkeypatch.setattr(sft, "add_answer_head", lambda _: False)
+    monkeypatch.setattr(Accelerator, "gather_for_metrics", lambda *_: pytest.fail("it waited"))
+    found = teach(base, plan, tmp_path / "ours", rows()).fitted.losses
+    assert [step.loss for step in found] == pytest.approx(
+        [step.loss for step in expected], rel=1e-5
+    )
+
+
+def test_an_optimizer_is_gone_before_the_next_training(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its moments are as large as the model or larger, and trainers refer to themselves."""
+    import torch
+
+    data = tmp_path / "pairs.jsonl"
+    data.write_bytes(orjson.dumps({"prompt": "Say warm", "chosen": "Warm.", "rejected": "No."}))
+    alive: list[Any] = []
+    plain = preference.build
+
+    def build(*given: Any) -> Any:
+        found = [one for one in gc.get_objects() if isinstance(one, torch.optim.Optimizer)]
+        alive.extend(one for one in found if one.state)
+        return plain(*given)
+
+    monkeypatch.setattr(preference, "build", build)
+    gc.disable()
+    try:
+        student = {"max_steps": 2, "merge": False, "preference": {"data": str(data)}}
+        train_student(make_run(tmp_path / "run", base, student=student))
+    finally:
+        gc.enable()
+    assert alive == []
