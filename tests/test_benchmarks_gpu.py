@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import run
+from benchmarks.gpu import run, simulated
 from benchmarks.gpu.cases import CASES, SHAPES
 
 DONE = {"tokens_per_s": 1.0, "peak_gib": 1.0}
@@ -31,8 +31,19 @@ def test_cases_stand_in_the_order_of_their_worth() -> None:
     names = list(CASES)
     assert names[:3] == ["full-7b-ours", "full-7b-trl", "full-7b-ours-8bit"]
     for name in names:
-        if CASES[name].what == "trl":
+        if name.endswith("trl"):
             assert names[names.index(name) - 1] == name.removesuffix("trl") + "ours"
+
+
+# PEFT reads a property that this transformers calls by another name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_plan_is_near_a_simulated_step(method: Any, recompute: bool) -> None:
+    """Memory on a GPU, of four layers of the 7B shape with 4,096 tokens, within 20%."""
+    step = simulated.Step("7b", method, rows=2, length=2048, recompute=recompute)
+    found = simulated.simulate(simulated.config_of("7b", layers=4), step)
+    assert simulated.planned(step, layers=4) == pytest.approx(found, rel=simulated.ERROR)
 
 
 @pytest.mark.parametrize(("shape", "least", "most"), [("1b", 1.2, 1.3), ("7b", 6.7, 6.8)])
@@ -94,7 +105,7 @@ def test_a_machine_without_a_gpu_says_so(tmp_path: Path) -> None:
 def test_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Half the peak at 7B, never slower than TRL; what was not measured is not met."""
     cases: dict[str, dict[str, Any]] = {
-        name: {**DONE, "tokens_per_s": 10.0 if name.endswith("trl") else 11.0, "mfu": 0.51}
+        name: {**DONE, "tokens_per_s": 10.0 if "trl" in name else 11.0, "mfu": 0.51}
         for name in CASES
     }
     assert all(target.met for target in run.targets(cases))
@@ -103,8 +114,9 @@ def test_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.check(cases) == 0
     cases["full-7b-ours-8bit"]["mfu"] = 0.49
     cases["lora-1b-ours"]["tokens_per_s"] = 9.9
+    cases["lora-7b-trl-bf16"]["tokens_per_s"] = 11.1  # the faster of TRL's counts
     assert [target.part for target in run.targets(cases) if not target.met] == [
-        "full-7b", "lora-1b",
+        "full-7b", "lora-7b", "lora-1b",
     ]  # fmt: skip
     assert run.main(["--check", "--results", str(tmp_path / "none.json")]) == 1
     assert "MISSED" in capsys.readouterr().out

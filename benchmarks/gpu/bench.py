@@ -88,14 +88,34 @@ class Bench:
             )
 
     def base(self) -> Path:
-        """A folder with random weights in bfloat16, made once."""
-        import torch
+        """A base folder: config, tokenizer and, where they are read, random weights in bfloat16.
 
-        folder = (self.work if self.dry else FOLDERS) / f"base-{self.case.shape}"
-        if not (folder / "config.json").is_file():
-            self.model(torch.bfloat16).save_pretrained(folder)
-            free()
+        Only QLoRA reads weights, which are quantized on the way; they are made once. Elsewhere
+        there is a file without any, since a folder without is no base.
+        """
+        import torch
+        from safetensors.torch import save_file
+
+        read = self.case.method == "qlora"
+        folder = self.work / "base" if self.dry or not read else FOLDERS / self.case.shape
+        if not (folder / "tokenizer.json").is_file():
+            if read:
+                self.model(torch.bfloat16).save_pretrained(folder)
+                free()
+            else:
+                self.config().save_pretrained(folder)
+                save_file({"none": torch.zeros(1)}, folder / "model.safetensors")
+            self.tokenizer.save_pretrained(folder)
         return folder
+
+    def dataset(self) -> Path:
+        """A dataset folder, whose one record stands for the case's tokens."""
+        from selfinstruct.steps.tables import write_parquet
+        from tests.tiny_student import rows
+
+        path = self.work / "dataset" / "data" / "train-00000-of-00001.parquet"
+        write_parquet(path, "default", rows()[:1])
+        return self.work / "dataset"
 
     def lengths(self) -> list[int]:
         """Tokens of each example, for all steps."""

@@ -39,7 +39,8 @@ class Case:
     """One measurement.
 
     `lengths` is "whole" (each example has all 2,048 tokens) or "alpaca" (many short, few long).
-    `settings` are keys of the recipe's student section. `limit_s` is when its process is ended.
+    `settings` are keys of the recipe's student section, for TRL the base's `dtype`. `limit_s` is
+    when its process is ended.
     """
 
     part: str
@@ -59,6 +60,8 @@ CASES: dict[str, Case] = {
     ),
     "lora-7b-ours": Case("lora-7b", "ours", "7b"),
     "lora-7b-trl": Case("lora-7b", "trl", "7b"),
+    # As somebody writes it who knows that the base need not be in float32.
+    "lora-7b-trl-bf16": Case("lora-7b", "trl", "7b", settings={"dtype": "bfloat16"}),
     "lora-1b-ours": Case("lora-1b", "ours", "1b"),
     "lora-1b-trl": Case("lora-1b", "trl", "1b"),
     "full-1b-ours": Case("full-1b", "ours", "1b", "full"),
@@ -83,7 +86,8 @@ CASES: dict[str, Case] = {
         "kernels", "ours", "1b", settings={"liger": False, "attention": "flash_attention_2"}
     ),
     "kernels-compile": Case(
-        "kernels", "ours", "1b", settings={"liger": False, "attention": "sdpa", "compile": True}
+        "kernels", "ours", "1b", settings={"liger": False, "attention": "sdpa", "compile": True},
+        limit_s=240,
     ),
     "generation": Case("generation", "generate", "1b"),
 }  # fmt: skip

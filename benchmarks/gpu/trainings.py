@@ -3,10 +3,11 @@
     python -m benchmarks.gpu.trainings full-7b-ours [--dry-run]
 
 The last line it prints is JSON, by case. Both sides train the same random tokens from weights of
-the same shape; ours as `train-student` would with the recipe's defaults and the case's settings,
-TRL's as its defaults are: weights in float32 under bfloat16 autocast, activations recomputed, 8
-examples a forward pass, fewer where memory runs out. Both are timed from the end of a step after
-the first ones to the end of the last, and nothing is saved.
+the same shape; ours by `train-student`'s own code with the recipe's defaults and the case's
+settings, TRL's as its defaults are: weights in float32 under bfloat16 autocast, activations
+recomputed, 8 examples a forward pass, fewer where memory runs out. Where the case says so, TRL's
+base is in bfloat16. Both are timed from the end of a step after the first ones to the end of the
+last, and nothing is saved.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,66 +43,23 @@ PACKAGES = ("torch", "transformers", "trl", "peft")
 
 def ours(bench: Bench) -> dict[str, Any]:
     """`train-student`'s own way, without the run folder around it."""
-    from selfinstruct.core.errors import RecipeError, UserError
-    from selfinstruct.core.sections.student import StudentConfig
+    from selfinstruct.core.errors import UserError
     from selfinstruct.steps.planning.outlook import refuse
-    from selfinstruct.steps.planning.throughput import Wanted, choose
-    from selfinstruct.steps.training.adapters import add_adapter
-    from selfinstruct.steps.training.format import Example
-    from selfinstruct.steps.training.loading import load_model, use_liger
-    from selfinstruct.steps.training.packing import settle
-    from selfinstruct.steps.training.plan import Plan, arrange
-    from selfinstruct.steps.training.runtime import compute_dtype, weight_dtype
+    from selfinstruct.steps.planning.room import find_room
+    from selfinstruct.steps.training.plan import arrange
     from selfinstruct.steps.training.trainer import fit
 
-    case, device = bench.case, bench.device
-    config = StudentConfig(
-        base=str(bench.work),
-        method=case.method,
-        batch_size=bench.batch,
-        lora_rank=RANK,
-        lora_alpha=ALPHA,
-        learning_rate=2e-5 if case.method == "full" else 2e-4,
-        epochs=1,
-        save_steps=10**6,
-        **case.settings,
-    )
-    dtype = compute_dtype(device)
-    asked = Wanted(**config.model_dump(include=set(Wanted.__struct_fields__)))
     try:
-        found = choose(bench.work, case.shape, device, asked, bf16=str(dtype) == "torch.bfloat16")
-    except (RecipeError, UserError) as error:
+        inputs = random_inputs(bench)
+        outlook = inputs.outlook(find_room(bench.device, 1), 0.01)
+        refuse(outlook, bench.case.shape)
+        model, plan, notes = inputs.load(inputs.settled(outlook))
+    except UserError as error:  # what the recipe asks for and this machine has not
         raise Skipped(str(error)) from error
-    settings = config.model_dump(
-        include=set(Plan.__struct_fields__) - {"device", "micro_batch_size", "recompute"}
-    )
-    rows = [Example(str(at), *pair) for at, pair in enumerate(bench.examples())]
-    outlook = planned(bench, rows, config, found)
-    try:
-        refuse(outlook, case.shape)
-    except UserError as error:
-        raise Skipped(str(error)) from error
-    plan = Plan(
-        **settings, micro_batch_size=outlook.micro_batch_size, recompute=outlook.recompute, seed=0,
-        device=device, throughput=found,
-    )  # fmt: skip
-    weights = weight_dtype(device, trained=case.method == "full")
-    if case.method == "qlora":
-        model = load_model(
-            bench.base(), "base", device=device, dtype=weights, quantized=True,
-            attention=found.attention,
-        )  # fmt: skip
-    else:
-        model = bench.model(weights, found.attention)
-    if found.liger:
-        use_liger(model)
-    plan, notes = settle(model, plan, case.shape, insisted=config.packing is True)
-    if case.method != "full":
-        model = add_adapter(model, plan)
-    watch = Watch(device)
+    rows, watch = inputs.lessons.examples.kept, Watch(bench.device)
     with contextlib.suppress(Done):
         fit(
-            model, bench.tokenizer, rows, plan, bench.work / "checkpoints", "benchmark",
+            model, bench.tokenizer, rows, plan, bench.work / "checkpoints", inputs.mark,
             lambda: 0.0, lambda progress: watch.step(progress.step),
         )  # fmt: skip
     order = arrange([row.length for row in rows], plan)[1]
@@ -110,26 +68,51 @@ def ours(bench: Bench) -> dict[str, Any]:
         "recompute": plan.recompute,
         "optimizer": plan.optimizer,
         "planned_gib": round(outlook.need / 2**30, 1),
+        "planned_tokens_per_s": None
+        if outlook.seconds is None
+        else outlook.tokens / outlook.seconds,
         "with": plan.throughput.words,
         "notes": notes,
     }
 
 
-def planned(bench: Bench, rows: Sequence[Any], config: Any, throughput: Any) -> Any:
-    """The plan that `train-student` would make: its micro-batch, and whether it recomputes."""
-    from selfinstruct.steps.planning.job import Job
-    from selfinstruct.steps.planning.model import measure_model
-    from selfinstruct.steps.planning.outlook import foresee
-    from selfinstruct.steps.planning.room import find_room
+def random_inputs(bench: Bench) -> Any:
+    """What `train-student` starts from, with the case's tokens and random weights for its own."""
+    from selfinstruct.core.recipe import StudentConfig
+    from selfinstruct.steps.privacy import Policy
+    from selfinstruct.steps.training.format import Example, Examples
+    from selfinstruct.steps.training.inputs import Inputs
+    from selfinstruct.steps.training.lessons import Lessons
+    from selfinstruct.steps.training.runtime import weight_dtype
 
-    job = Job(
-        method=bench.case.method, rank=RANK, batch_size=bench.batch, micro_batch_size=None,
-        lengths=[row.length for row in rows], epochs=1,
-        recompute=None if config.recompute == "auto" else config.recompute,
-        optimizer=config.optimizer, throughput=throughput, sparse_head=config.sparse_head,
-    )  # fmt: skip
-    size = measure_model(bench.work, "base")
-    return foresee(size, job, find_room(bench.device, 1), calibration=0.01)
+    case = bench.case
+
+    class RandomInputs(Inputs):
+        def weights(self, plan: Any) -> Any:
+            """As the product loads them, but made on the device instead of read from a disk."""
+            if case.method == "qlora":  # quantized while they are read
+                return super().weights(plan)
+            trained = case.method == "full"
+            dtype = weight_dtype(bench.device, trained=trained)
+            return bench.model(dtype, plan.throughput.attention)
+
+    config = StudentConfig(
+        base=str(bench.base()),
+        method=case.method,
+        batch_size=bench.batch,
+        max_length=bench.length,
+        lora_rank=RANK,
+        lora_alpha=ALPHA,
+        learning_rate=2e-5 if case.method == "full" else 2e-4,
+        epochs=1,
+        save_steps=10**6,
+        device=bench.device,
+        **case.settings,
+    )
+    inputs = RandomInputs(config, bench.dataset(), Policy(local=True), system="", seed=0)
+    rows = [Example(str(at), *pair) for at, pair in enumerate(bench.examples())]
+    inputs.lessons = Lessons(Examples(rows, [], []), bench.length, [])
+    return inputs
 
 
 def trl(bench: Bench) -> dict[str, Any]:
@@ -156,6 +139,8 @@ def trl_once(bench: Bench, micro: int) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
+    from selfinstruct.steps.training.runtime import reset_peak
+
     case = bench.case
     if case.method == "qlora":
         needs("bitsandbytes")
@@ -166,7 +151,7 @@ def trl_once(bench: Bench, micro: int) -> dict[str, Any]:
             bench.base(), quantization_config=four, device_map={"": bench.device}
         )
     else:
-        model = bench.model(torch.float32)
+        model = bench.model(getattr(torch, case.settings.get("dtype", "float32")))
     watch = Watch(bench.device)
 
     class Timer(TrainerCallback):  # type: ignore[misc]  # the library is untyped
@@ -199,11 +184,12 @@ def trl_once(bench: Bench, micro: int) -> dict[str, Any]:
         peft_config=None if case.method == "full" else adapter,
         callbacks=[Timer()],
     )
+    reset_peak(bench.device)  # that of a larger micro-batch that did not fit
     with contextlib.suppress(Done):
         trainer.train()
     return timed(bench, watch, range(len(pairs))) | {
         "micro_batch_size": micro,
-        "with": "TRL's defaults",
+        "with": ", ".join(["TRL's defaults", *case.settings.values()]),
     }
 
 

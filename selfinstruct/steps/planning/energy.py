@@ -5,15 +5,17 @@ Readings are of the whole device, so whatever else runs on it is in them too.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 SAMPLE_SECONDS = 10.0
 _RAPL = Path("/sys/class/powercap")
-_NVIDIA = ("nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits")
+_NVIDIA = ("nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "-i")
 
 
 class Meter:
@@ -83,10 +85,20 @@ class Meter:
 
 
 def _gpu_watts() -> float | None:
-    """Watts of all GPUs now, or None."""
+    """Watts of the GPUs that train now, or None."""
     try:
-        answer = subprocess.run(_NVIDIA, capture_output=True, text=True, timeout=20, check=True)
+        answer = subprocess.run(
+            [*_NVIDIA, used_gpus()], capture_output=True, text=True, timeout=20, check=True
+        )
         draws = [float(line) for line in answer.stdout.split()]
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     return sum(draws) if draws else None
+
+
+def used_gpus(environ: Mapping[str, str] = os.environ) -> str:
+    """The GPUs that this machine's processes of a training use, as nvidia-smi is told them."""
+    count = int(environ.get("LOCAL_WORLD_SIZE", "1"))
+    seen = environ.get("CUDA_VISIBLE_DEVICES", "")
+    ids = [one.strip() for one in seen.split(",")] if seen else [str(at) for at in range(count)]
+    return ",".join(ids[:count])

@@ -69,6 +69,7 @@ def job_memory(model: ModelSize, job: Job, room: Room, rows: int, length: int) -
         recompute=job.recompute,
         optimizer=job.optimizer,
         shards=room.shards,
+        together=room.together,
         mixed=room.mixed,
         sparse_head=job.sparse_head and model.plain_head,
         answers=job.answers,

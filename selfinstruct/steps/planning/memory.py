@@ -2,16 +2,18 @@
 
     weights      4 bytes a parameter; LoRA on CUDA 2 (bfloat16); QLoRA 0.516 for the linear maps
                  (4-bit NF4 with double quantization, Dettmers et al. 2023) and 2 for the rest; an
-                 adapter's own 4 on top; on a processor that computes in bfloat16, 2 for its copies
-    gradients    4 a trained parameter
-    optimizer    8 a trained parameter: Adam's two moments; 2.1 in 8 bits
+                 adapter's own 4 on top; 2 for the copies in bfloat16 of what autocast multiplies;
+                 where processes split the model, two layers of it whole, and the embeddings
+    gradients    4 a trained parameter; twice that where processes with a whole model each put them
+                 together (DDP's buckets)
+    optimizer    8 a trained parameter: Adam's two moments; 2.1 in 8 bits, but for embeddings
     activations  what each layer keeps for its gradient, proportional to what goes into and comes
                  out of its linear maps; recomputed, one layer of these and the states in between
-    loss         rows of logits in the loss's tiles of the vocabulary
+    loss         rows of logits in the loss's tiles of the vocabulary; the gradient of the head
     overhead     Python and its libraries, or the CUDA context and its workspaces
 
-The factors were fitted to peaks measured on a CPU, in `tests/test_machine.py`; those for CUDA are
-counted, not measured.
+The factors were fitted to peaks measured on a CPU, in `tests/test_machine.py`; those for CUDA to
+steps simulated by `benchmarks/gpu/simulated.py`, without a GPU.
 """
 
 from __future__ import annotations
@@ -39,8 +41,14 @@ OVERHEAD: dict[Device, int] = {"cpu": int(0.55 * GIB), "mps": int(0.55 * GIB), "
 MOMENTS: dict[Optimizer, float] = {"adamw": 8, "adamw_8bit": 2.1}
 # What a processor compiles for products in bfloat16 of many shapes.
 KERNELS = int(0.1 * GIB)
-# Elements kept for each element that goes into or comes out of a linear map.
+# Elements kept for each element that goes into or comes out of a linear map. On CUDA the states
+# between layers are in float32 where all weights are trained, and PEFT's layers for four bits keep
+# a copy each of what goes in; so they do where the model is split, with states in bfloat16.
 KEPT = 1.85
+KEPT_CUDA: dict[Method, float] = {"lora": 1.25, "qlora": 1.35, "full": 1.5}
+KEPT_SPLIT = 1.35
+# TRL's fused loss on CUDA takes so many positions at a time.
+LOSS_ROWS = 4096
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -70,6 +78,7 @@ def training_memory(
     recompute: bool | None = None,
     optimizer: Optimizer = "adamw",
     shards: int = 1,
+    together: bool = False,
     mixed: bool = False,
     sparse_head: bool = True,
     answers: float = 1.0,
@@ -86,40 +95,93 @@ def training_memory(
         recompute: whether activations are recomputed; the trainer's rule where not given.
         optimizer: what keeps its moments.
         shards: processes that share weights, gradients and states (FSDP, ZeRO-3).
+        together: whether processes with a whole model each train together (DDP).
         mixed: whether a processor computes in bfloat16; a GPU is taken to.
         sparse_head: whether a processor runs the output layer on answers alone.
         answers: the share of tokens that are answers.
     """
     mixed = device == "cuda" or (mixed and method != "qlora")
     trained = model.parameters if method == "full" else model.adapter(rank)
-    weights = weight_bytes(model, method, device)
-    if method != "full":
-        weights += 4 * trained
-    if mixed and (method == "full" or device == "cpu"):  # copies of what is multiplied
-        weights += 2 * (model.parameters if method == "full" else model.linear)
-    tokens, size = rows * length, 2 if mixed else 4
-    kept = KEPT * model.ends / model.layers * tokens * size
-    if model.stored_scores:
-        kept += 2 * rows * model.heads * length * length * size
-    if recompute if recompute is not None else model.parameters > RECOMPUTE_ABOVE:
-        activations = kept + model.layers * model.hidden * tokens * size
+    if device == "cuda":
+        loss = _cuda_loss(model, method, rows * length)
     else:
-        activations = model.layers * kept
-    if device == "cpu" and sparse_head:
-        loss = ANSWERS * min(int(answers * tokens), ROWS) * model.vocabulary
-        loss += 2 * model.head if mixed else 0
-    else:
-        tiles = 2 if device == "cuda" else 8  # the GPU's kernel is fused; measured on TRL's
-        loss = min(tokens, 4096) * min(model.vocabulary, TILE) * (2 if device == "cuda" else 4)
-        loss *= tiles
+        loss = _loss(model, rows * length, answers if device == "cpu" and sparse_head else None)
+        loss += 2 * model.head if mixed and sparse_head else 0
     return Memory(
-        weights=weights // shards,
-        gradients=4 * trained // shards,
-        optimizer=int(MOMENTS[optimizer] * trained / shards),
-        activations=int(activations),
+        weights=_weights(model, method, device, trained, shards=shards, mixed=mixed),
+        gradients=4 * trained * (2 if together else 1) // shards,
+        optimizer=int(_moments(model, method, optimizer, trained) / shards),
+        activations=_activations(
+            model, method, device, rows, length, recompute, split=shards > 1, size=2 if mixed else 4
+        ),
         loss=loss,
         overhead=OVERHEAD[device] + (KERNELS if mixed and device == "cpu" else 0),
     )
+
+
+def _moments(model: ModelSize, method: Method, optimizer: Optimizer, trained: int) -> float:
+    """Bytes of AdamW's moments; the trainer keeps an embedding's in 32 bits."""
+    if optimizer == "adamw_8bit" and method == "full":
+        embedding = model.hidden * model.vocabulary
+        return MOMENTS[optimizer] * (trained - embedding) + MOMENTS["adamw"] * embedding
+    return MOMENTS[optimizer] * trained
+
+
+def _weights(
+    model: ModelSize, method: Method, device: Device, trained: int, *, shards: int, mixed: bool
+) -> int:
+    weights = weight_bytes(model, method, device)
+    if method != "full":
+        weights += 4 * trained
+    if shards > 1 and method == "qlora":
+        return weights  # four bits are not split
+    if shards > 1:
+        layer = model.linear // model.layers
+        # What is gathered: two layers, one's gradient (also in float32), and all besides layers.
+        return weights // shards + 2 * (2 * layer + model.parameters - model.linear) + 6 * layer
+    if mixed and (method == "full" or device == "cpu"):  # copies of what is multiplied
+        weights += 2 * (model.parameters if method == "full" else model.linear)
+    return weights
+
+
+def _activations(
+    model: ModelSize,
+    method: Method,
+    device: Device,
+    rows: int,
+    length: int,
+    recompute: bool | None,
+    *,
+    split: bool,
+    size: int,
+) -> int:
+    """What is kept for the gradients, of elements of `size` bytes."""
+    tokens, share = rows * length, KEPT
+    if device == "cuda":
+        share = KEPT_SPLIT if split else KEPT_CUDA[method]
+    kept = share * model.ends / model.layers * tokens * size
+    if model.stored_scores:
+        kept += 2 * rows * model.heads * length * length * size
+    if recompute if recompute is not None else model.parameters > RECOMPUTE_ABOVE:
+        between = 4 if device == "cuda" and method == "full" and not split else size
+        return int(kept + model.layers * model.hidden * tokens * between)
+    return int(model.layers * kept)
+
+
+def _loss(model: ModelSize, tokens: int, answers: float | None) -> int:
+    """Of a processor's loss; `answers` is the share of tokens that it is computed on, None for
+    TRL's, which takes all of them in tiles, several times."""
+    if answers is not None:
+        return ANSWERS * min(int(answers * tokens), ROWS) * model.vocabulary
+    return 8 * 4 * min(tokens, LOSS_ROWS) * min(model.vocabulary, TILE)
+
+
+def _cuda_loss(model: ModelSize, method: Method, tokens: int) -> int:
+    """Of TRL's fused loss: a tile of logits, and the gradients of what goes in and of the head."""
+    loss = 2 * min(tokens, LOSS_ROWS) * TILE + 4 * tokens * model.hidden
+    if method == "full":
+        loss += 4 * model.head + 2 * min(model.vocabulary, TILE) * model.hidden
+    return loss
 
 
 def weight_bytes(model: ModelSize, method: Method, device: Device) -> int:

@@ -34,6 +34,11 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
         """Processes among which weights, gradients and optimizer states are split."""
         return self.processes if self.sharded else 1
 
+    @property
+    def together(self) -> bool:
+        """Whether processes with a whole model each put their gradients together."""
+        return self.processes > 1 and not self.sharded
+
 
 def find_room(device: str, processes: int, *, sharded: bool = False) -> Room:
     """The room of each of `processes` on `device` ("cuda", "mps" or "cpu").
