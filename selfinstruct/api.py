@@ -40,6 +40,7 @@ from selfinstruct.engine.selection_folder import refuse_foreign
 from selfinstruct.engine.spending import Spending, spending
 from selfinstruct.stages import generate as generation
 from selfinstruct.steps.privacy import Policy, enforce
+from selfinstruct.steps.seeds.files import data_files
 
 if TYPE_CHECKING:
     from selfinstruct.engine.dataset_folder import DatasetSummary
@@ -112,7 +113,7 @@ class Run:
             recipe: the rest of the settings; its seeds and its teacher are left out.
             overrides: ``student.base=...`` and the like.
 
-        Raises `RecipeError`, or `FolderError` where `output` is the run of a teacher.
+        Raises `SeedError`, `RecipeError`, or `FolderError` where `output` is the run of a teacher.
         """
         folder = RunFolder(output)
         if folder.recipe_path.is_file() and folder.recipe().teacher is not None:
@@ -120,6 +121,7 @@ class Run:
                 f"{folder.path}: is a run with a teacher; give another folder for a student on "
                 f"{data}"
             )
+        data_files(Path(data))  # a folder for what is not there would be one too many
         return cls.from_recipe(data_recipe(data, folder.path, recipe, overrides), output=output)
 
     def configure(self, *overrides: str) -> Recipe:

@@ -18,6 +18,7 @@ from selfinstruct.core.errors import SelfInstructError, UserError
 from selfinstruct.core.types import Message
 from selfinstruct.stages.export_student import export_student
 from selfinstruct.stages.train import train_student
+from selfinstruct.steps.tables import write_parquet
 from selfinstruct.steps.training import gguf_quants
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.gguf_file import reordered, rope_factors, write_gguf
@@ -406,3 +407,26 @@ async def test_a_student_trained_on_4_bits_is_exported(tmp_path: Path) -> None:
     train_student(run)
     summary = await export_student(run, "f16")
     assert summary.parity.agreement == 1.0
+
+
+async def test_prompts_that_fill_the_context_are_left_out(run: Any, tmp_path: Path) -> None:
+    """The file cannot serve them; it is compared on the others, and refused if there are none."""
+    long = {**rows()[0], "id": "long", "input": "word " * 300}
+    copy = type(run)(shutil.copytree(run.path, tmp_path / "run"))
+    held_out = copy.dataset / "data" / "test-00000-of-00001.parquet"
+    write_parquet(held_out, "default", [long, *rows()[:2]])
+    assert (await export_student(copy, "f32", force=True)).parity.prompts == 2
+    write_parquet(held_out, "default", [long])
+    write_parquet(copy.dataset / "data" / "train-00000-of-00001.parquet", "default", [long])
+    with pytest.raises(UserError, match="every prompt fills the 256 tokens"):
+        await export_student(copy, "f16", force=True)
+
+
+async def test_conversations_are_compared_with_all_their_turns(run: Any, tmp_path: Path) -> None:
+    """What the file is asked is a held-out conversation up to its last answer."""
+    turns = ["user", "assistant", "user", "assistant"]
+    talk = [{"role": role, "content": f"Word {n}."} for n, role in enumerate(turns)]
+    copy = type(run)(shutil.copytree(run.path, tmp_path / "run"))
+    held_out = copy.dataset / "data" / "test-00000-of-00001.parquet"
+    write_parquet(held_out, "default", [{**rows()[0], "messages": talk}], ["messages"])
+    assert (await export_student(copy, "f32", force=True)).parity.prompts == 1

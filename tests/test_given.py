@@ -12,7 +12,7 @@ import pytest
 
 import selfinstruct
 from selfinstruct.api import Run
-from selfinstruct.core.errors import FolderError, RecipeError, UserError
+from selfinstruct.core.errors import FolderError, RecipeError, SeedError, UserError
 from selfinstruct.stages.dataset import export
 from selfinstruct.steps.tables import read_parquet
 from tests.tiny_student import make_base
@@ -145,8 +145,16 @@ def test_a_run_with_a_teacher_is_not_taken_over(tmp_path: Path) -> None:
 def test_without_a_teacher_nothing_is_generated(tmp_path: Path) -> None:
     """Generating says what is missing, and what can be done without."""
     run = given_run(tmp_path, TASKS)
-    with pytest.raises(RecipeError, match=r"names no teacher.*train-student"):
-        run.generate()
+    for stage in (run.generate, run.refilter):
+        with pytest.raises(RecipeError, match=r"names no teacher.*train-student"):
+            stage()
+
+
+def test_data_that_is_not_there_leaves_no_folder(tmp_path: Path) -> None:
+    """A misspelt path is the error, and nothing was made."""
+    with pytest.raises(SeedError, match="no such file"):
+        Run.from_data(tmp_path / "clams.jsonl", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_recipe_of_others_gives_the_settings(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def command(
     settings = with_budget(overrides, target, max_cost)
     settings += ["generate.no_price=true"] if no_price else []
     loaded = load_recipe(recipe, settings)
+    loaded.need_teacher()
     if pilot is None:
         found = estimate_from_seeds(loaded, gather_seeds(loaded), date.today())
     else:

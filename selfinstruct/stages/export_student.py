@@ -30,10 +30,10 @@ from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.gguf_base import sha256_of
 from selfinstruct.steps.training.gguf_file import architecture, write_gguf
 from selfinstruct.steps.training.gguf_tokens import adds_bos
-from selfinstruct.steps.training.loading import load_tokenizer
+from selfinstruct.steps.training.loading import context_length, load_tokenizer
 from selfinstruct.steps.training.measures import spread
 from selfinstruct.steps.training.ollama import modelfile
-from selfinstruct.steps.training.parity import PROMPTS, Parity, check_gguf
+from selfinstruct.steps.training.parity import PROMPTS, TOKENS, Parity, check_gguf
 from selfinstruct.steps.training.records import read_split
 from selfinstruct.steps.training.runtime import check_packages, prepare_process, quiet
 from selfinstruct.steps.training.summary import SUMMARY, TrainSummary, parse_summary
@@ -91,7 +91,7 @@ async def _export(
     folder: RunFolder, recipe: Recipe, summary: TrainSummary, precision: str, path: Path
 ) -> Exported:
     form = _form(folder, recipe, summary)
-    rows = _prompts(folder)
+    rows = _prompts(folder, form, _context(folder, recipe, summary))
     writing = path.with_suffix(".writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,13 +142,36 @@ def _form(folder: RunFolder, recipe: Recipe, summary: TrainSummary) -> StudentFo
     return StudentFormat(tokenizer, recipe.name, recipe.dataset.system_prompt)
 
 
-def _prompts(folder: RunFolder) -> list[dict[str, Any]]:
-    """Held-out records where there are any, else training records."""
-    try:
-        rows = read_split(folder.dataset, "test")
-    except FolderError:
-        rows = read_split(folder.dataset, "train")
-    return [rows[at] for at in spread(len(rows), PROMPTS)]
+def _context(folder: RunFolder, recipe: Recipe, summary: TrainSummary) -> int:
+    """The positions that the student has; where its base does not say, those it was trained on."""
+    if summary.merged is not None:
+        model, name = folder.path / summary.merged, recipe.name
+    else:
+        base = find_base(summary.base, Policy.of(recipe.privacy, recipe.allow_hosts))
+        model, name = base.folder, base.name
+    return context_length(model, name) or summary.max_length
+
+
+def _prompts(folder: RunFolder, form: StudentFormat, context: int) -> list[dict[str, Any]]:
+    """Held-out records where there are any, else training records, that leave room for an answer.
+
+    The file serves no prompt beyond its context.
+    """
+    rows: list[dict[str, Any]] = []
+    for split in ("test", "train"):
+        with contextlib.suppress(FolderError):
+            rows += read_split(folder.dataset, split)
+        fitting = [
+            row
+            for row, ids in zip(rows, form.prompt_ids(rows), strict=True)
+            if len(ids) + TOKENS <= context
+        ]
+        if fitting:
+            return [fitting[at] for at in spread(len(fitting), PROMPTS)]
+    raise UserError(
+        f"{folder.dataset}: every prompt fills the {context} tokens that the student can read, so "
+        "there is none to compare the file with it on"
+    )
 
 
 @contextlib.contextmanager

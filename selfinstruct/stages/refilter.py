@@ -72,6 +72,7 @@ def refilter(folder: RunFolder, recipe: Recipe, *, dry_run: bool = False) -> Ref
     run's in more than its filters, `RecipeError` if a filter cannot be served.
     """
     _check_the_rest(folder.recipe(), recipe)
+    recipe.need_teacher()
     with Ledger.read(folder.db_path) as ledger:
         before, was = funnel(ledger), _verdicts(ledger)
     with _workspace(folder, dry_run) as path:

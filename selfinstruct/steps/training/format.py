@@ -115,12 +115,16 @@ class StudentFormat:
 
     def prompt(self, row: Mapping[str, Any]) -> str:
         """The text before the answer: for a conversation, before its last one."""
-        if row.get("messages"):
-            asked_so_far = self._messages({"messages": row["messages"][:-1]})
-            return self.rendering.render(asked_so_far, open_turn=True)
-        if row["input"] and self.rendering.alpaca is not None:
+        alone = not row.get("messages")
+        if alone and row["input"] and self.rendering.alpaca is not None:
             return self.rendering.with_input(row["instruction"], row["input"], self.system)
-        return self.rendering.render(self._opening(row), open_turn=True)
+        return self.rendering.render(self.question(row), open_turn=True)
+
+    def question(self, row: Mapping[str, Any]) -> list[Message]:
+        """The messages before the answer: for a conversation, before its last one."""
+        if row.get("messages"):
+            return self._messages({"messages": row["messages"][:-1]})
+        return self._opening(row)
 
     def prompt_ids(self, rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         """The prompts of `rows` as token ids."""

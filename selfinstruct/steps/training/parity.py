@@ -18,7 +18,7 @@ import orjson
 from selfinstruct.core.errors import SelfInstructError
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.teachers.local import LocalTeacher
-from selfinstruct.steps.training.format import StudentFormat, asked
+from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.loading import load_model
 
 PROMPTS = 8
@@ -117,7 +117,9 @@ async def _served(teacher: LocalTeacher, form: StudentFormat, row: Row) -> Serve
 
     text = form.prompt(row)
     if form.kind == "chat":
-        text = (await post("apply-template", {"messages": _messages(form, row)}))["prompt"]
+        question = form.rendering.known(form.question(row))
+        turns = [{"role": turn.role, "content": turn.content} for turn in question]
+        text = (await post("apply-template", {"messages": turns}))["prompt"]
     asks = {"content": text, "add_special": True, "parse_special": True}
     ids = (await post("tokenize", asks))["tokens"]
     answer: list[int] = []
@@ -140,18 +142,6 @@ async def _served(teacher: LocalTeacher, form: StudentFormat, row: Row) -> Serve
         if len(answer) < len(likely):  # it stopped at a token that it keeps to itself
             return Served(text, ids, answer, likely[: len(answer)])
     return Served(text, ids, answer, likely)
-
-
-def _messages(form: StudentFormat, row: Row) -> list[dict[str, str]]:
-    question = asked(row)
-    if not form.system:
-        return [{"role": "user", "content": question}]
-    if form.rendering.folds:
-        return [{"role": "user", "content": f"{form.system}\n\n{question}"}]
-    return [
-        {"role": "system", "content": form.system},
-        {"role": "user", "content": question},
-    ]
 
 
 def _check_tokens(form: StudentFormat, rows: Sequence[Row], served: Sequence[Served]) -> None:

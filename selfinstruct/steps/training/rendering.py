@@ -67,9 +67,11 @@ class Rendering:
         """
         if self.alpaca is not None:
             return self._alpaca(messages)
-        if self.folds:
-            messages = _folded(messages)
-        return self._chat(messages, open_turn=open_turn)
+        return self._chat(self.known(messages), open_turn=open_turn)
+
+    def known(self, messages: Sequence[Message]) -> list[Message]:
+        """`messages` as the template takes them: without a system message where it knows none."""
+        return _folded(messages) if self.folds else list(messages)
 
     def turn(self, messages: Sequence[Message]) -> tuple[str, str]:
         """The prompt before the last message, the student's, and its text up to the stop token."""
