@@ -372,16 +372,20 @@ async def test_the_funnel_adds_up(folder: RunFolder) -> None:
     assert [row[:2] for row in rows] == [["kept", "6"], ["not novel", "3"], ["too short", "1"]]
     assert foot[:3] == ["All candidates", "10", "100.0%"]
     flow = charts_of(page)["flow"]["light"]["data"][0]
-    into, out = [0] * 5, [0] * 5
+    into, out = [0] * 6, [0] * 6
     link = flow["link"]
     for source, target, value in zip(link["source"], link["target"], link["value"], strict=True):
+        if target == 5:  # stands where labels would lie upon flows, and is not seen
+            assert value < 0.001
+            continue
         out[source] += value
         into[target] += value
     assert flow["node"]["label"] == [
-        "Candidates  10", "Kept  6", "Rejected  4", "not novel  3", "too short  1",
+        "Candidates  10", "Kept  6", "Rejected  4", "not novel  3", "too short  1", "",
     ]  # fmt: skip
-    assert out == [10, 0, 4, 0, 0]
-    assert into == [0, 6, 4, 3, 1]
+    assert out == [10, 0, 4, 0, 0, 0]
+    assert into == [0, 6, 4, 3, 1, 0]
+    assert flow["node"]["color"][5] == link["color"][-1] == "rgba(0,0,0,0)"
 
 
 def test_counts_that_do_not_add_up_are_pointed_out() -> None:
@@ -596,7 +600,7 @@ def test_samples_are_stable_and_few() -> None:
 
 
 def test_a_large_run_stays_small(tmp_path: Path) -> None:
-    """20,000 records with long outputs make a page under 8 MB in seconds."""
+    """20,000 records with long outputs make a page under 8 MB in seconds of a core."""
     folder = RunFolder.create(tmp_path / "demo", recipe())
     long = "A sentence of an answer that goes on. " * 300
     with Ledger(folder.db_path) as ledger:
@@ -606,9 +610,9 @@ def test_a_large_run_stays_small(tmp_path: Path) -> None:
             )
             verdict = record.verdict
             ledger.post_verdicts(slot, [Record(candidate=item, verdict=verdict)])
-    start = time.perf_counter()
+    start = time.process_time()
     made = write_report(folder)
-    assert time.perf_counter() - start < 30  # 2 s on an idle core
+    assert time.process_time() - start < 30  # 2 s on an idle core
     assert made.stat().st_size < 8_000_000
 
 

@@ -33,15 +33,17 @@ def _draw(
     return Figure(data=list(traces), layout=layout(theme, height, **more))
 
 
-# The least share of the candidates whose flow is thick enough for a label beside it.
-LABELLED = 0.04
+CLEAR = "rgba(0,0,0,0)"
+# Of the candidates: the share of a flow that is drawn for its node's place alone, and is not seen.
+NO_FLOW = 1e-6
 
 
 def flow(theme: Theme, kept: int, beyond: int, rejected: Mapping[str, int]) -> Figure:
     """Candidates to what became of them, as a Sankey diagram; `rejected` by reason."""
     total = kept + beyond + sum(rejected.values())
     nodes = [("Candidates", total, theme.quiet), ("Kept", kept, theme.accent)]
-    links = [(0, 1, kept, theme.accent)]
+    links: list[tuple[int, int, float, str]] = [(0, 1, kept, theme.accent)]
+    hub = 0
     if beyond:
         nodes.append(("Beyond the target", beyond, theme.quiet))
         links.append((0, 2, beyond, theme.quiet))
@@ -52,30 +54,36 @@ def flow(theme: Theme, kept: int, beyond: int, rejected: Mapping[str, int]) -> F
         for reason, number in rejected.items():
             links.append((hub, len(nodes), number, theme.second))
             nodes.append((reason.replace("_", " "), number, theme.second))
+    # Plotly writes the labels of the last column over the flows that come in, and all others to
+    # the right of their node. So a last column stands there that is not seen.
+    ends = [at for at in range(1, len(nodes)) if at != hub]
+    links += [(at, len(nodes), NO_FLOW * total, "") for at in ends]
     trace = {
         "type": "sankey",
         "arrangement": "snap",
         "node": {
-            # A thin flow would run through its own label; the table below names every reason.
-            "label": [
-                f"{escape(name)}  {count(n)}" if n >= LABELLED * total else ""
-                for name, n, _ in nodes
-            ],
-            "color": [colour for _, _, colour in nodes],
+            "label": [*(f"{escape(name)}  {count(n)}" for name, n, _ in nodes), ""],
+            "color": [*(colour for _, _, colour in nodes), CLEAR],
             "customdata": [
-                f"{escape(name)}  {count(n)} ({percent(n, total)} of all candidates)"
-                for name, n, _ in nodes
+                *(
+                    f"{escape(name)}  {count(n)} ({percent(n, total)} of all candidates)"
+                    for name, n, _ in nodes
+                ),
+                "",
             ],
             "hovertemplate": "%{customdata}<extra></extra>",
+            "align": "right",
             "line": {"width": 0},
-            "pad": 14,
+            "pad": 16,
             "thickness": 14,
         },
         "link": {
             "source": [source for source, _, _, _ in links],
             "target": [target for _, target, _, _ in links],
             "value": [number for _, _, number, _ in links],
-            "color": [mix(colour, theme.surface, 0.72) for _, _, _, colour in links],
+            "color": [
+                mix(colour, theme.surface, 0.72) if colour else CLEAR for _, _, _, colour in links
+            ],
             "hovertemplate": "%{target.customdata}<extra></extra>",
         },
         "textfont": {"color": theme.ink, "size": 12.5, "shadow": "none"},
