@@ -51,7 +51,6 @@ META = 80
 COUNT_BITS = 14
 COUNT_MASK = (1 << COUNT_BITS) - 1
 LIST = -(1 << 63)  # the sign marks a slot's value as a list's address and not one entry
-_CAPACITY_BITS = 8
 
 
 def _cache_folder() -> Path | None:

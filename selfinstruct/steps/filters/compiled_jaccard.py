@@ -253,7 +253,7 @@ def _nearest(
                 if not prepared:
                     prepared = True
                     _fill(scratch, m, stamp)
-                shared = _shared(segments, meta, scratch, ngram, address, stamp)
+                shared = _shared(segments, scratch, ngram, address, stamp)
                 score = shared / (m + n - shared)
                 earlier = best_address < 0 or address < best_address
                 if score > best or (score == best and earlier):
@@ -278,6 +278,8 @@ def _count(segments: Segments, meta: Array, scratch: Array, looked_up: int, stam
 
     Texts may share a counter, which then says too much and leaves out nothing.
     """
+    # The walk along the lists is that of `_nearest`, written out in both: with its steps in
+    # functions of their own, 30,000 texts of Alpaca took a quarter more time.
     for at in range(looked_up):
         value = find(segments, meta, scratch[_KEYS + at])
         scratch[_LISTS + at] = value
@@ -315,9 +317,7 @@ def _fill(scratch: Array, m: int, stamp: int) -> None:
 
 
 @compiled
-def _shared(
-    segments: Segments, meta: Array, scratch: Array, ngram: int, address: int, stamp: int
-) -> int:
+def _shared(segments: Segments, scratch: Array, ngram: int, address: int, stamp: int) -> int:
     """How many distinct n-grams of a stored text are in the hash set."""
     segment = segments[address >> 31]
     begin = offset(address)
