@@ -84,6 +84,14 @@ class StudentConfig(Strict):
     """Scale the adapter by alpha / sqrt(rank) instead of alpha / rank: for high ranks."""
     lora_dora: bool = False
     """Train the weights' magnitude apart from their direction (DoRA): for low ranks; slower."""
+    lora_plus_ratio: float | None = Field(default=None, ge=1)
+    """How many times the learning rate the adapter's second matrices get (LoRA+, Hayou et al.
+    2024): 16 there. Where not given, both have the same."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """A step whose gradients together are longer than this is scaled down to it; 0 never does."""
+    neftune_alpha: float | None = Field(default=None, gt=0)
+    """Noise on the embeddings in fine-tuning (NEFTune, Jain et al. 2023): 5, 10 and 15 there. It
+    goes by the length of a row, so examples are then not packed."""
     save_steps: int = Field(default=50, ge=1)
     """A checkpoint each so many steps."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -130,6 +138,10 @@ class StudentConfig(Strict):
     def _measured(self) -> StudentConfig:
         if self.early_stopping_patience is not None and self.eval_steps is None:
             raise ValueError("early_stopping_patience needs eval_steps, such as 50")
+        if self.neftune_alpha is not None and self.packing is True:
+            raise ValueError("neftune_alpha goes by the length of a row: set packing to false")
+        if self.lora_plus_ratio is not None and self.method == "full":
+            raise ValueError("lora_plus_ratio is for an adapter, which method full has not")
         return self
 
 

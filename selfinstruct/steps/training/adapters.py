@@ -40,6 +40,24 @@ def add_adapter(model: Any, plan: Plan) -> Any:
     return get_peft_model(model, config)
 
 
+def two_rates(trainer: Any, plan: Plan, ratio: float) -> Any:
+    """The trainer's optimizer, with `ratio` times the learning rate for the second matrices.
+
+    LoRA+ (Hayou et al. 2024); the adapter's second matrices begin at zero and bear more.
+    """
+    from peft.optimizers import create_loraplus_optimizer
+
+    kind, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args)
+    return create_loraplus_optimizer(
+        trainer.model,
+        kind,
+        lr=settings.pop("lr"),
+        loraplus_lr_ratio=ratio,
+        loraplus_weight_decay=plan.weight_decay,
+        **settings,
+    )
+
+
 def load_adapter(model: Any, folder: Path) -> Any:
     """`model` with the adapter in `folder` around it."""
     from peft import PeftModel

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.money import from_dollars
 from selfinstruct.core.sections.student import StudentConfig
@@ -86,7 +87,13 @@ class Inputs:
         )
         self.device = choose_device(config.device)
         check_method(config.method)
-        check_optimizer(config.optimizer, sharded=is_sharded())
+        if config.neftune_alpha is not None and self.form.encoder:
+            raise RecipeError(
+                f"student.neftune_alpha: {self.base.name} is an encoder-decoder, on whose "
+                "embeddings the library puts no noise; leave it out"
+            )
+        split_rates = config.lora_plus_ratio is not None
+        check_optimizer(config.optimizer, sharded=is_sharded(), split_rates=split_rates)
         distilled, preferred = config.distillation, config.preference
         with speaking_of({"student.base": "student.distillation.teacher"}):
             teacher = find_base(distilled.teacher, policy) if distilled else None
@@ -188,5 +195,7 @@ class Inputs:
     def _throughput(self) -> Throughput:
         """What makes it fast, of what the recipe asks for. Raises `RecipeError`."""
         asked = self.config.model_dump(include=set(Wanted.__struct_fields__))
+        if self.config.neftune_alpha is not None:
+            asked["packing"] = False
         bf16 = str(compute_dtype(self.device)) == "torch.bfloat16"
         return choose(self.base.folder, self.base.name, self.device, Wanted(**asked), bf16=bf16)

@@ -151,7 +151,7 @@ def _distil(
         source=teacher.name,
         rows=[msgspec.structs.replace(one, answer=[], hidden=[]) for one in lessons.examples.kept],
         plan=msgspec.structs.replace(
-            plan, epochs=config.epochs, learning_rate=config.learning_rate
+            plan, epochs=config.epochs, learning_rate=config.learning_rate, neftune_alpha=None
         ),
         build=build,
         notes=[],
@@ -194,7 +194,7 @@ def _prefer(
         source=config.data,
         rows=pairs.kept,
         plan=msgspec.structs.replace(
-            plan, epochs=config.epochs, learning_rate=config.learning_rate
+            plan, epochs=config.epochs, learning_rate=config.learning_rate, neftune_alpha=None
         ),
         build=build,
         notes=[f"preference pairs: {note}" for note in notes],

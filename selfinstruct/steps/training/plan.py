@@ -40,6 +40,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     save_steps: int
     seed: int
     device: str
+    lora_plus_ratio: float | None = None
+    max_grad_norm: float = 1.0
+    neftune_alpha: float | None = None
     sparse_head: bool = True
     recompute: bool | Literal["auto"] = "auto"
     optimizer: Optimizer = "adamw"

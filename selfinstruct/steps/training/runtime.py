@@ -33,8 +33,16 @@ def check_method(method: str) -> None:
         raise MissingDependency("bitsandbytes", "qlora", "student.method=qlora")
 
 
-def check_optimizer(name: str, *, sharded: bool) -> None:
-    """Raises `MissingDependency` or `RecipeError` where the optimizer called `name` cannot be."""
+def check_optimizer(name: str, *, sharded: bool, split_rates: bool = False) -> None:
+    """Raises `MissingDependency` or `RecipeError` where the optimizer called `name` cannot be.
+
+    With `split_rates`, where matrices of an adapter have rates of their own.
+    """
+    if split_rates and sharded:
+        raise RecipeError(
+            "student.lora_plus_ratio: a model that is split among processes has one learning rate; "
+            "leave it out"
+        )
     if name != "adamw_8bit":
         return
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -58,6 +58,8 @@ def shared_arguments(
         # Rounded down: the first step of a warmup has rate 0, and a short training none to waste.
         "warmup_steps": int(plan.warmup_ratio * steps),
         "weight_decay": plan.weight_decay,
+        "max_grad_norm": plan.max_grad_norm,
+        "neftune_noise_alpha": plan.neftune_alpha,
         "seed": plan.seed,
         "data_seed": plan.seed,
         "train_sampling_strategy": "sequential",  # the order is ours

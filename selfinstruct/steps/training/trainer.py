@@ -16,7 +16,7 @@ from selfinstruct.steps.planning.batches import MicroBatch, largest, micro_batch
 from selfinstruct.steps.planning.energy import Meter
 from selfinstruct.steps.planning.memory import MOMENTS, RECOMPUTE_ABOVE
 from selfinstruct.steps.training import seq2seq, sft
-from selfinstruct.steps.training.adapters import trainable
+from selfinstruct.steps.training.adapters import trainable, two_rates
 from selfinstruct.steps.training.checkpoints import last_complete, writing
 from selfinstruct.steps.training.fitted import Fitted, conclude
 from selfinstruct.steps.training.halving import Halving, is_out_of_memory
@@ -136,6 +136,8 @@ def _made(build: Build, setup: Setup, watch: Watch, batches: Sequence[MicroBatch
     """
     with logs_in(watch.checkpoints.parent / "logs"):
         trainer = build(setup)
+    if setup.plan.lora_plus_ratio is not None:
+        trainer.optimizer = two_rates(trainer, setup.plan, setup.plan.lora_plus_ratio)
     pairs = isinstance(setup.rows[0], Pair)
     if pairs or build in SUPERVISED.values():
         moments = MOMENTS[setup.plan.optimizer]
