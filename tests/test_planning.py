@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from selfinstruct.steps.planning.job import Job, choose_micro
 from selfinstruct.steps.planning.memory import GIB, Method, training_memory
 from selfinstruct.steps.planning.model import measure_model
 from selfinstruct.steps.planning.outlook import Outlook, foresee, refuse
-from selfinstruct.steps.planning.room import Room
+from selfinstruct.steps.planning.room import Room, find_room
 from selfinstruct.steps.planning.shapes import STUDENTS
 from selfinstruct.steps.planning.speed import Speed, processor_speed, training_seconds
 from selfinstruct.steps.planning.throughput import Throughput
@@ -150,7 +151,7 @@ def test_the_processor_is_timed_and_time_grows_with_tokens() -> None:
         ("NVIDIA L40S", 362),
         ("NVIDIA GeForce RTX 4090", 165),
         ("NVIDIA RTX 6000 Ada Generation", 182),
-        ("Tesla T4", 65),
+        ("Tesla T4", 8.1),
         ("NVIDIA H200", 989),
         ("NVIDIA GeForce GTX 1080", None),
     ],
@@ -159,6 +160,26 @@ def test_gpus_are_known_by_their_drivers_names(name: str, tflops: float | None) 
     """The longest description that fits a name is taken; an unknown name has no figures."""
     found = known_gpu(name)
     assert (found.flops / 1e12 if found else None) == tflops
+
+
+def test_a_gpu_without_bfloat16_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its base and activations take twice the memory."""
+    card = SimpleNamespace(total_memory=16 * GIB, name="Tesla T4")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+    room = find_room("cuda", 1)
+    assert not room.bf16
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    assert find_room("cuda", 1) == msgspec.structs.replace(room, bf16=True)
+    model = SHAPES["SmolLM2-360M"]
+    old, new = (
+        foresee(model, job(micro=1), msgspec.structs.replace(room, bf16=has)).memory
+        for has in (False, True)
+    )
+    adapter = 4 * model.adapter(16)
+    assert old.weights - adapter == 2 * (new.weights - adapter)
+    assert old.activations == pytest.approx(2 * new.activations, abs=1)
 
 
 # -- the plan --------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +17,8 @@ import pytest
 from selfinstruct.core.errors import UserError
 from selfinstruct.stages.train import train_student
 from selfinstruct.steps.training import preference, sft
-from selfinstruct.steps.training.halving import Halving
-from selfinstruct.steps.training.runtime import choose_device, exact_products
+from selfinstruct.steps.training.halving import Halving, is_out_of_memory
+from selfinstruct.steps.training.runtime import choose_device, exact_products, prepare_process
 from selfinstruct.steps.training.watch import Aside, Watch, watcher
 from tests.test_train_families import PLAN, teach
 from tests.tiny_student import make_base, make_run, rows
@@ -79,6 +81,35 @@ def test_a_step_lasts_until_the_gpu_has_done_it(
     callback.on_step_end(None, state, None)
     callback.on_log(None, state, None, logs={"loss": 1.0})
     assert state.log_history[0]["seconds"] >= 0.05
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has it on Linux")
+def test_a_gpus_memory_is_handed_out_in_growing_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the user has set how, by the old name or the new one."""
+    for given, expected in (
+        ({}, "expandable_segments:True"),
+        ({"PYTORCH_ALLOC_CONF": "backend:native"}, "backend:native"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, None),
+    ):
+        for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        prepare_process()
+        assert os.environ.get("PYTORCH_ALLOC_CONF") == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("Triton Error [CUDA]: out of memory", True),
+        ("CUDA error: device-side assert triggered", False),
+    ],
+)
+def test_memory_that_ran_out_is_told_by_what_is_said(said: str, expected: bool) -> None:
+    """CUDA's libraries have errors of their own for it."""
+    assert is_out_of_memory(RuntimeError(said)) == expected
 
 
 def test_products_are_as_exact_after_a_training_as_before() -> None:

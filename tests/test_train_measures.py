@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from selfinstruct.steps.training import measures
 from selfinstruct.steps.training.format import Example, StudentFormat
 from selfinstruct.steps.training.loading import load_model, load_tokenizer
 from selfinstruct.steps.training.measures import (
@@ -59,6 +60,33 @@ def test_the_loss_is_the_mean_over_answer_tokens(base: tuple[Any, StudentFormat]
         assert found == pytest.approx(expected, rel=1e-5)
     assert seen[-1] == (1, 1)
     assert seen[0] == (1, 8)
+
+
+def test_few_logits_are_held_at_once(
+    base: tuple[Any, StudentFormat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are shared out among more batches, one at least in each; the loss is the same."""
+    model, form = base
+    examples = form.examples(rows(), 96).kept
+    pad = form.tokenizer.pad_token_id
+    expected = mean_loss(model, examples, pad_id=pad)
+    for answers in (1, 2):
+        longest = max(len(example.answer) for example in examples)
+        monkeypatch.setattr(measures, "LOGITS", answers * longest * model.config.vocab_size)
+        shapes: list[tuple[int, int]] = []
+        plain = measures.batch_logits
+
+        def seen(*given: Any, shapes: Any = shapes, plain: Any = plain) -> Any:
+            logits, labels = plain(*given)
+            shapes.append(tuple(labels.shape))
+            return logits, labels
+
+        with monkeypatch.context() as patch:
+            patch.setattr(measures, "batch_logits", seen)
+            assert mean_loss(model, examples, pad_id=pad) == pytest.approx(expected, rel=1e-5)
+        assert len(shapes) > 1
+        assert sum(rows for rows, _ in shapes) == len(examples)
+        assert all(rows * width <= answers * longest for rows, width in shapes)
 
 
 def test_the_loss_of_a_model_that_knows_no_extras(base: tuple[Any, StudentFormat]) -> None:

@@ -71,6 +71,7 @@ def job_memory(model: ModelSize, job: Job, room: Room, rows: int, length: int) -
         shards=room.shards,
         together=room.together,
         mixed=room.mixed,
+        bf16=room.bf16,
         sparse_head=job.sparse_head and model.plain_head,
         answers=job.answers,
     )

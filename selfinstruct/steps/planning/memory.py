@@ -80,6 +80,7 @@ def training_memory(
     shards: int = 1,
     together: bool = False,
     mixed: bool = False,
+    bf16: bool = True,
     sparse_head: bool = True,
     answers: float = 1.0,
 ) -> Memory:
@@ -96,14 +97,16 @@ def training_memory(
         optimizer: what keeps its moments.
         shards: processes that share weights, gradients and states (FSDP, ZeRO-3).
         together: whether processes with a whole model each train together (DDP).
-        mixed: whether a processor computes in bfloat16; a GPU is taken to.
+        mixed: whether a processor computes in bfloat16.
+        bf16: whether a GPU does, as all but old ones do.
         sparse_head: whether a processor runs the output layer on answers alone.
         answers: the share of tokens that are answers.
     """
-    mixed = device == "cuda" or (mixed and method != "qlora")
+    mixed = bf16 if device == "cuda" else mixed and method != "qlora"
+    size = 2 if mixed else 4
     trained = model.parameters if method == "full" else model.adapter(rank)
     if device == "cuda":
-        loss = _cuda_loss(model, method, rows * length)
+        loss = _cuda_loss(model, method, rows * length, size)
     else:
         loss = _loss(model, rows * length, answers if device == "cpu" and sparse_head else None)
         loss += 2 * model.head if mixed and sparse_head else 0
@@ -112,7 +115,7 @@ def training_memory(
         gradients=4 * trained * (2 if together else 1) // shards,
         optimizer=int(_moments(model, method, optimizer, trained) / shards),
         activations=_activations(
-            model, method, device, rows, length, recompute, split=shards > 1, size=2 if mixed else 4
+            model, method, device, rows, length, recompute, split=shards > 1, size=size
         ),
         loss=loss,
         overhead=OVERHEAD[device] + (KERNELS if mixed and device == "cpu" else 0),
@@ -130,7 +133,7 @@ def _moments(model: ModelSize, method: Method, optimizer: Optimizer, trained: in
 def _weights(
     model: ModelSize, method: Method, device: Device, trained: int, *, shards: int, mixed: bool
 ) -> int:
-    weights = weight_bytes(model, method, device)
+    weights = weight_bytes(model, method, device, bf16=mixed or device != "cuda")
     if method != "full":
         weights += 4 * trained
     if shards > 1 and method == "qlora":
@@ -176,25 +179,26 @@ def _loss(model: ModelSize, tokens: int, answers: float | None) -> int:
     return 8 * 4 * min(tokens, LOSS_ROWS) * min(model.vocabulary, TILE)
 
 
-def _cuda_loss(model: ModelSize, method: Method, tokens: int) -> int:
+def _cuda_loss(model: ModelSize, method: Method, tokens: int, size: int) -> int:
     """Of TRL's fused loss: a tile of logits, and the gradients of what goes in and of the head."""
-    loss = 2 * min(tokens, LOSS_ROWS) * TILE + 4 * tokens * model.hidden
+    loss = size * min(tokens, LOSS_ROWS) * TILE + 4 * tokens * model.hidden
     if method == "full":
-        loss += 4 * model.head + 2 * min(model.vocabulary, TILE) * model.hidden
+        loss += 4 * model.head + size * min(model.vocabulary, TILE) * model.hidden
     return loss
 
 
-def weight_bytes(model: ModelSize, method: Method, device: Device) -> int:
-    """Bytes of the base's weights while it is trained."""
-    if method == "full" or (method == "lora" and device != "cuda"):
+def weight_bytes(model: ModelSize, method: Method, device: Device, *, bf16: bool = True) -> int:
+    """Bytes of the base's weights while it is trained; `bf16`: on a GPU that has it."""
+    if method == "full" or (method == "lora" and (device != "cuda" or not bf16)):
         return 4 * model.parameters
     if method == "lora":
         return 2 * model.parameters
-    return int(0.516 * model.linear + 2 * (model.parameters - model.linear))
+    return int(0.516 * model.linear + (2 if bf16 else 4) * (model.parameters - model.linear))
 
 
-def merging_memory(model: ModelSize, method: Method, device: Device) -> int:
+def merging_memory(model: ModelSize, method: Method, device: Device, *, bf16: bool = True) -> int:
     """Peak bytes while the adapter is merged; 0 for a full fine-tune, which needs no merging."""
     if method == "full":
         return 0
-    return weight_bytes(model, method, device) + 4 * model.parameters + OVERHEAD[device]
+    trained = weight_bytes(model, method, device, bf16=bf16)
+    return trained + 4 * model.parameters + OVERHEAD[device]

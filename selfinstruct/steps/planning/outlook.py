@@ -134,7 +134,7 @@ def foresee(
         tokens=sum(job.lengths),
         padded_tokens=sum(batch.positions for batch in batches),
         memory=memory,
-        merging=merging_memory(model, job.method, room.device),
+        merging=merging_memory(model, job.method, room.device, bf16=room.bf16),
         need=memory.total,
         have=room.usable,
         flops=sum(step_flops(model, job.method, *shape) for shape in shapes),

@@ -15,6 +15,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     """Where a training would run: each of `processes` has `memory` bytes; `name` is the GPU's.
 
     `sharded`: they split the model among them. `mixed`: a processor that computes in bfloat16.
+    `bf16`: a GPU that does, as all but old ones do; those compute in float32.
     """
 
     device: Device
@@ -23,6 +24,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     processes: int = 1
     sharded: bool = False
     mixed: bool = False
+    bf16: bool = True
 
     @property
     def usable(self) -> int:
@@ -59,9 +61,15 @@ def find_room(device: str, processes: int, *, sharded: bool = False) -> Room:
         size, name = int(least.total_memory), str(least.name)
     else:
         size, name = machine.memory()[0] // local, ""
-    mixed = kind == "cpu" and not sharded and training_dtype("cpu") is torch.bfloat16
+    bf16 = training_dtype(kind) is torch.bfloat16
     return Room(
-        device=kind, memory=size, name=name, processes=processes, sharded=sharded, mixed=mixed
+        device=kind,
+        memory=size,
+        name=name,
+        processes=processes,
+        sharded=sharded,
+        mixed=bf16 and kind == "cpu" and not sharded,
+        bf16=bf16 or kind != "cuda",
     )
 
 

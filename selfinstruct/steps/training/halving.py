@@ -17,6 +17,9 @@ from selfinstruct.steps.training.plan import process_count
 from selfinstruct.steps.training.rehearsal import rehearse
 from selfinstruct.steps.training.runtime import free_memory
 
+# How it is said besides: by a processor, by CUDA's libraries, and by Triton's kernels.
+_SAID = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA]: out of memory")
+
 
 class Halving:
     """Stands before a trainer's `training_step` once it is attached.
@@ -182,4 +185,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or this machine, had no memory left."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _SAID)

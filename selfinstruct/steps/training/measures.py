@@ -12,6 +12,8 @@ from selfinstruct.steps.training.format import Example
 from selfinstruct.steps.words import alpaca_words
 
 OnBatch = Callable[[int, int], None]
+# Logits held at once: with their copies in float32, about 1.3 GB.
+LOGITS = 1 << 27
 
 
 def mean_loss(
@@ -30,7 +32,7 @@ def mean_loss(
     import torch
 
     ordered = sorted(examples, key=lambda example: example.length)
-    batches = [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
+    batches = _batches(ordered, batch_size, LOGITS // _vocabulary(model))
     total, tokens = 0.0, 0
     # Not inference mode: of a model that processes split, it leaves weights gathered that no
     # training step can use afterwards.
@@ -49,6 +51,28 @@ def mean_loss(
             if on_batch is not None:
                 on_batch(number, len(batches))
     return total / tokens
+
+
+def _vocabulary(model: Any) -> int:
+    config = getattr(model, "config", None)
+    return 1 if config is None else int(config.get_text_config().vocab_size)
+
+
+def _batches(examples: Sequence[Example], size: int, positions: int) -> list[list[Example]]:
+    """Batches of at most `size` examples, in their order, which have logits at so many `positions`.
+
+    Rows are padded to the longest answer. A GPU that trains may have no room for more.
+    """
+    batches: list[list[Example]] = []
+    longest = 0
+    for example in examples:
+        longest = max(longest, len(example.answer))
+        if batches and len(batches[-1]) < size and (len(batches[-1]) + 1) * longest <= positions:
+            batches[-1].append(example)
+        else:
+            batches.append([example])
+            longest = len(example.answer)
+    return batches
 
 
 def perplexity(loss: float) -> float:

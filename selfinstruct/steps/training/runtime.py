@@ -70,6 +70,9 @@ def prepare_process() -> None:
     # Products in bfloat16 are compiled for each length of batch, and kept: by default to 0.9 GiB.
     os.environ.setdefault("LRU_CACHE_CAPACITY", "128")  # PyTorch's
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    # Batches of many lengths leave holes in a GPU's memory that is handed out in fixed pieces.
+    if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["DO_NOT_TRACK"] = "1"
     # The environment is read at import, which may lie behind us.
