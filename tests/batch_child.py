@@ -21,7 +21,7 @@ from selfinstruct.engine.accounts import spent
 from selfinstruct.engine.batches import Poll, run_batch
 from selfinstruct.engine.budget import Budget
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.steps.pricing import Rate
+from selfinstruct.steps.costs.pricing import Rate
 from selfinstruct.steps.teachers.anthropic_sdk import AnthropicTeacher
 from selfinstruct.steps.teachers.batch import BatchClient, Outcome
 from selfinstruct.steps.teachers.batch_client import batch_client

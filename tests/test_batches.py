@@ -25,7 +25,7 @@ from selfinstruct.engine.batch_admin import cancel_batches, forget_batches, open
 from selfinstruct.engine.batches import Poll, run_batch
 from selfinstruct.engine.budget import Budget
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.steps.pricing import cost, worst_case
+from selfinstruct.steps.costs.pricing import cost, worst_case
 from selfinstruct.steps.teachers.batch import (
     BatchClient,
     Found,

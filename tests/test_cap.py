@@ -18,7 +18,7 @@ from selfinstruct.engine.budget import Budget
 from selfinstruct.engine.concurrency import Gate
 from selfinstruct.engine.dispatch import Dispatcher, Route
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.steps.pricing import Rate, worst_case
+from selfinstruct.steps.costs.pricing import Rate, worst_case
 from selfinstruct.steps.teachers.compatible import CompatibleTeacher
 from selfinstruct.testing.fake_server import Options, Running, running
 

@@ -35,7 +35,7 @@ from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.stages.dataset import export, write_dataset
 from selfinstruct.steps import swap
-from selfinstruct.steps.hub_card import size_category
+from selfinstruct.steps.publishing.hub_card import size_category
 from selfinstruct.steps.seeds.reader import read_seeds
 from selfinstruct.steps.tables import read_parquet
 

@@ -24,7 +24,7 @@ from selfinstruct.engine.concurrency import Gate
 from selfinstruct.engine.dispatch import Dispatcher, Route
 from selfinstruct.engine.health import Health
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.steps.pricing import Rate, worst_case
+from selfinstruct.steps.costs.pricing import Rate, worst_case
 from selfinstruct.steps.teachers.compatible import CompatibleTeacher
 from selfinstruct.testing.fake_server import Running
 from selfinstruct.testing.mortal import Mortal

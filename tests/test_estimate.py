@@ -25,7 +25,7 @@ from selfinstruct.core.shipped import shipped_root
 from selfinstruct.core.types import Message
 from selfinstruct.stages.estimate import Estimate, estimate_from_run, estimate_from_seeds
 from selfinstruct.stages.generate import gather_seeds
-from selfinstruct.steps.forecast import (
+from selfinstruct.steps.costs.forecast import (
     Amounts,
     Slot,
     interval,
@@ -33,9 +33,9 @@ from selfinstruct.steps.forecast import (
     per_record,
     stretch,
 )
+from selfinstruct.steps.costs.token_count import about_prompt_tokens, about_tokens
+from selfinstruct.steps.costs.yields import assumptions
 from selfinstruct.steps.strategies.build import STRATEGIES
-from selfinstruct.steps.token_count import about_prompt_tokens, about_tokens
-from selfinstruct.steps.yields import assumptions
 from selfinstruct.testing.fake_server import Running
 from tests.runs import recipe
 

@@ -19,7 +19,7 @@ from selfinstruct.engine.concurrency import Gate
 from selfinstruct.engine.dispatch import Dispatcher, Route
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.limits import Bucket, Pacer, per_minute
-from selfinstruct.steps.pricing import FREE
+from selfinstruct.steps.costs.pricing import FREE
 from selfinstruct.steps.teachers import limits
 from selfinstruct.steps.teachers.anthropic_sdk import AnthropicTeacher
 from selfinstruct.steps.teachers.compatible import CompatibleTeacher

@@ -15,7 +15,7 @@ from selfinstruct.cli.main import cli
 from selfinstruct.core.ids import make_request
 from selfinstruct.core.money import from_dollars
 from selfinstruct.core.types import Message, Sampling, Usage
-from selfinstruct.steps.pricing import (
+from selfinstruct.steps.costs.pricing import (
     Rate,
     cost,
     price_warnings,

@@ -23,8 +23,8 @@ from selfinstruct.core.types import SeedTask
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.stages.publish import plan_publish, publish
-from selfinstruct.steps.hub import Difference, open_hub
-from selfinstruct.steps.parcel import local_file
+from selfinstruct.steps.publishing.hub import Difference, open_hub
+from selfinstruct.steps.publishing.parcel import local_file
 from selfinstruct.testing.fake_hub import HubState, running
 
 pytestmark = [

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from selfinstruct.core.errors import UserError
 from selfinstruct.steps import checksums
 from selfinstruct.steps.pii import find_pii
-from selfinstruct.steps.scan import (
+from selfinstruct.steps.publishing.scan import (
     Scan,
     can_scan,
     make_copy_scan,

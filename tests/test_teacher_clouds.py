@@ -22,7 +22,7 @@ from selfinstruct.core.ids import make_request
 from selfinstruct.core.sections.teacher import TeacherConfig
 from selfinstruct.core.types import Message, Request, Sampling, Teacher
 from selfinstruct.engine.routes import is_local, rate_of
-from selfinstruct.steps.pricing import rate_for
+from selfinstruct.steps.costs.pricing import rate_for
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.teachers import clouds
 from selfinstruct.steps.teachers.build import make_teacher

@@ -10,7 +10,7 @@ import click
 from selfinstruct.cli.common import console, json_option, print_json
 
 if TYPE_CHECKING:
-    from selfinstruct.steps.pricing import Rate
+    from selfinstruct.steps.costs.pricing import Rate
 
 COLUMNS = ("input", "cached", "cache_write", "cache_write_1h", "output")
 # Characters of a line from which the sources are shown too.
@@ -26,7 +26,7 @@ def command(as_json: bool) -> None:
 
     Output includes reasoning. A recipe's own `prices:` go before the table.
     """
-    from selfinstruct.steps.pricing import price_warnings, shipped_rates
+    from selfinstruct.steps.costs.pricing import price_warnings, shipped_rates
 
     today = date.today()
     rates = shipped_rates(today)

@@ -10,7 +10,7 @@ from selfinstruct.cli.common import console, json_option, print_json, run_argume
 
 if TYPE_CHECKING:
     from selfinstruct.stages.publish import PublishPlan
-    from selfinstruct.steps.parcel import Parcel
+    from selfinstruct.steps.publishing.parcel import Parcel
 
 FINDINGS_SHOWN = 20
 

@@ -13,7 +13,7 @@ from selfinstruct.core.types import Completion
 from selfinstruct.engine.attempts import attempt_done, attempt_failed, attempt_gave_up
 from selfinstruct.engine.batch_book import CANCELED, Batch, BatchBook, Holdings, Item
 from selfinstruct.engine.journal import Statement
-from selfinstruct.steps.pricing import Rate, cost
+from selfinstruct.steps.costs.pricing import Rate, cost
 from selfinstruct.steps.teachers.batch import Outcome
 
 # An item that fails in passing is sent once and then again this often.

@@ -27,7 +27,7 @@ from selfinstruct.engine.batch_results import BREAKER, Recorder, Watched
 from selfinstruct.engine.batch_send import SLICE, Sender, Source
 from selfinstruct.engine.budget import Budget
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.steps.pricing import Rate, worst_case
+from selfinstruct.steps.costs.pricing import Rate, worst_case
 from selfinstruct.steps.teachers.batch import BatchClient, Outcome, Status
 
 __all__ = ["OnProgress", "Poll", "run_batch"]

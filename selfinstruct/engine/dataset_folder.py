@@ -20,7 +20,7 @@ import msgspec
 from selfinstruct.core.errors import FolderError
 from selfinstruct.engine.folder import RunFolder, write_json
 from selfinstruct.steps import tables
-from selfinstruct.steps.hub_card import split_file
+from selfinstruct.steps.publishing.hub_card import split_file
 from selfinstruct.steps.swap import replacing
 from selfinstruct.steps.tables import Row
 

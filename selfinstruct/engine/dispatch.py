@@ -23,7 +23,7 @@ from selfinstruct.engine.health import Health
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.limits import Needs, Pacer
 from selfinstruct.engine.retries import Tries, delay, exhausted, given_up_too_often, refused_all
-from selfinstruct.steps.pricing import Rate, cost, worst_case
+from selfinstruct.steps.costs.pricing import Rate, cost, worst_case
 
 # How often a call that waits for an absent server looks whether it is its turn to ask.
 TURN_S = 1.0

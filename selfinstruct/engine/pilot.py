@@ -7,7 +7,7 @@ from typing import Any
 
 from selfinstruct.engine.accounts import spent
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.steps.forecast import Amounts, Slot, StrategyLine, strategy_line
+from selfinstruct.steps.costs.forecast import Amounts, Slot, StrategyLine, strategy_line
 
 _PER_SLOT = (
     "SELECT s.slot, s.kept, count(c.request_id), coalesce(sum(c.input), 0),"

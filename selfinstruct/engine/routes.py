@@ -15,7 +15,7 @@ from selfinstruct.engine.health import Health
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.limits import Pacer
 from selfinstruct.engine.probe import follows_schema
-from selfinstruct.steps.pricing import FREE, Rate, rate_for
+from selfinstruct.steps.costs.pricing import FREE, Rate, rate_for
 from selfinstruct.steps.privacy import Policy, is_loopback
 from selfinstruct.steps.strategies.build import STRATEGIES, make_strategy
 from selfinstruct.steps.strategies.shapes import Strategy

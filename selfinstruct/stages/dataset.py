@@ -29,8 +29,9 @@ from selfinstruct.engine.folder import RunFolder, write_atomically
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.selection import Standing, selection_mark
 from selfinstruct.engine.selection_folder import PREFIX, current_selection
-from selfinstruct.steps import card_facts, splits, tables
-from selfinstruct.steps.hub_card import dataset_card, split_file
+from selfinstruct.steps import splits, tables
+from selfinstruct.steps.publishing import card_facts
+from selfinstruct.steps.publishing.hub_card import dataset_card, split_file
 from selfinstruct.steps.selection.in_words import in_words
 from selfinstruct.steps.tables import Row
 

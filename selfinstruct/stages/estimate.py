@@ -22,7 +22,7 @@ from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.pilot import by_strategy, judged_slots, taken
 from selfinstruct.engine.routes import is_local, rate_of
-from selfinstruct.steps.forecast import (
+from selfinstruct.steps.costs.forecast import (
     Amounts,
     StrategyLine,
     interval,
@@ -31,11 +31,11 @@ from selfinstruct.steps.forecast import (
     strategy_line,
     stretch,
 )
-from selfinstruct.steps.pricing import Rate, price_warnings
-from selfinstruct.steps.reply_sizes import reply_sizes
-from selfinstruct.steps.slot_profile import SlotProfile
+from selfinstruct.steps.costs.pricing import Rate, price_warnings
+from selfinstruct.steps.costs.reply_sizes import reply_sizes
+from selfinstruct.steps.costs.slot_profile import SlotProfile
+from selfinstruct.steps.costs.yields import Assumptions, TeacherClass, assumptions
 from selfinstruct.steps.strategies.build import make_strategy
-from selfinstruct.steps.yields import Assumptions, TeacherClass, assumptions
 
 LOW, EXPECTED, HIGH = range(3)
 CASES = ("low", "expected", "high")

@@ -24,8 +24,9 @@ from selfinstruct.engine.dataset_folder import (
 )
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.steps import card_facts, splits, tables
-from selfinstruct.steps.given_card import GivenFacts, given_card
+from selfinstruct.steps import splits, tables
+from selfinstruct.steps.publishing import card_facts
+from selfinstruct.steps.publishing.given_card import GivenFacts, given_card
 from selfinstruct.steps.seeds.given import Given, GivenData, read_given
 
 FORMAT = 1  # raise it when the same rows are to be written differently

@@ -22,11 +22,11 @@ from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.types import SeedTask
 from selfinstruct.engine.folder import RunFolder, write_json
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.steps import hub
-from selfinstruct.steps.card_links import is_repo_id
-from selfinstruct.steps.parcel import Parcel, What, is_ours, pack
 from selfinstruct.steps.privacy import Policy, enforce
-from selfinstruct.steps.scan import Scan, make_copy_scan, make_scan
+from selfinstruct.steps.publishing import hub
+from selfinstruct.steps.publishing.card_links import is_repo_id
+from selfinstruct.steps.publishing.parcel import Parcel, What, is_ours, pack
+from selfinstruct.steps.publishing.scan import Scan, make_copy_scan, make_scan
 
 Say = Callable[[str], None]
 BOTH: tuple[What, ...] = ("dataset", "student")

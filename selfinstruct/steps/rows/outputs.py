@@ -15,7 +15,7 @@ import yaml
 
 from selfinstruct.core.errors import FolderError, UserError
 from selfinstruct.core.types import Verdict
-from selfinstruct.steps.hub_card import split_file
+from selfinstruct.steps.publishing.hub_card import split_file
 from selfinstruct.steps.rows.chunks import Chunk
 from selfinstruct.steps.rows.lines import lines_of
 from selfinstruct.steps.rows.sieve import RowFunnel, said_of

@@ -22,7 +22,7 @@ from selfinstruct.core.types import Request, Usage
 
 STALE_DAYS = 180
 
-_TABLE = Path(__file__).parent / "data" / "prices.yaml"
+_TABLE = Path(__file__).parents[1] / "data" / "prices.yaml"
 _DATED = re.compile(r"[-@]\d{4}-?\d{2}-?\d{2}$")
 # Bedrock's names: us.anthropic.claude-haiku-4-5-20251001-v1:0
 _BEDROCK_PREFIX = re.compile(r"^(?:[a-z]{2,6}\.)?(?:anthropic|openai|google)\.")

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import msgspec
 
 from selfinstruct.core.types import Candidate, SeedTask
-from selfinstruct.steps.forecast import Amounts
-from selfinstruct.steps.pricing import Rate
-from selfinstruct.steps.reply_sizes import ReplySizes
+from selfinstruct.steps.costs.forecast import Amounts
+from selfinstruct.steps.costs.pricing import Rate
+from selfinstruct.steps.costs.reply_sizes import ReplySizes
+from selfinstruct.steps.costs.token_count import about_prompt_tokens, about_tokens
+from selfinstruct.steps.costs.yields import Assumptions, TeacherClass
 from selfinstruct.steps.strategies.shapes import Pool, Strategy
-from selfinstruct.steps.token_count import about_prompt_tokens, about_tokens
-from selfinstruct.steps.yields import Assumptions, TeacherClass
 
 # Requests drawn for a strategy, and seeds whose answering request is counted.
 DRAWN = 64

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-_FILE = Path(__file__).parent / "data" / "yields.yaml"
+_FILE = Path(__file__).parents[1] / "data" / "yields.yaml"
 
 Triple = tuple[float, float, float]
 """For the low, the expected and the high estimate of cost."""

@@ -16,9 +16,16 @@ from typing import Literal
 import msgspec
 
 from selfinstruct.core.types import SeedTask
-from selfinstruct.steps import card_links
-from selfinstruct.steps.hub import LocalFile, RepoType
-from selfinstruct.steps.scan import Finding, Scan, can_scan, scan_file, scan_rows, text_rows
+from selfinstruct.steps.publishing import card_links
+from selfinstruct.steps.publishing.hub import LocalFile, RepoType
+from selfinstruct.steps.publishing.scan import (
+    Finding,
+    Scan,
+    can_scan,
+    scan_file,
+    scan_rows,
+    text_rows,
+)
 
 What = Literal["dataset", "student"]
 CARD = "README.md"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import yaml
 
 from selfinstruct.core.money import show
-from selfinstruct.steps.card_facts import DatasetFacts
+from selfinstruct.steps.publishing.card_facts import DatasetFacts
 
 SAMPLE_CHARACTERS = 600
 SIZES = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import yaml
 
-from selfinstruct.steps.card_facts import Source
-from selfinstruct.steps.hub_card import cell, held_out_said, metadata, table_of
+from selfinstruct.steps.publishing.card_facts import Source
+from selfinstruct.steps.publishing.hub_card import cell, held_out_said, metadata, table_of
 
 
 class GivenFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from selfinstruct.core.types import SeedTask
+from selfinstruct.steps.costs.token_count import about_tokens
 from selfinstruct.steps.strategies import alpaca, self_instruct
-from selfinstruct.steps.token_count import about_tokens
 
 # Tokens of the labels around a task: Alpaca's three labels and marks, a JSON object's keys and
 # quotes, the number of a line, and the two labels of an instance.

@@ -1,0 +1,1 @@
+"""Costs: prices of models, and what a run will take before it is spent."""
