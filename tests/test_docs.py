@@ -215,11 +215,24 @@ def dependency_table() -> str:
     return "\n".join(rows)
 
 
+def steps_table() -> str:
+    """The folders of `steps`, each with its docstring's first line."""
+    rows = ["| folder | what is in it |", "|---|---|"]
+    for path in sorted((ROOT / "selfinstruct" / "steps").glob("*/__init__.py")):
+        first = (ast.get_docstring(ast.parse(read(path))) or "").splitlines()[0]
+        rows.append(f"| `{path.parent.name}` | {first} |")
+    return "\n".join(rows)
+
+
 def embedded() -> dict[Path, dict[str, str]]:
     """What stands between the markers of which page, by the marker's name."""
     commands = {f"help {name}".strip(): help_text(name) for name in ("", *COMMANDS)}
     recipe = {f"section {key}".strip(): section_table(model) for key, model in sections(Recipe)}
-    return {DOCS / "cli.md": commands, DOCS / "recipes.md": recipe}
+    return {
+        DOCS / "architecture.md": {"steps": steps_table()},
+        DOCS / "cli.md": commands,
+        DOCS / "recipes.md": recipe,
+    }
 
 
 def part(text: str, name: str) -> str:
@@ -262,6 +275,11 @@ def test_the_help_of_every_command_is_embedded(name: str) -> None:
 def test_every_recipe_key_is_documented(key: str, model: type[BaseModel]) -> None:
     """docs/recipes.md has each section's keys, defaults and docstrings; renew it with --write."""
     assert part(read(DOCS / "recipes.md"), f"section {key}".strip()) == section_table(model)
+
+
+def test_every_folder_of_steps_is_described() -> None:
+    """docs/architecture.md has each folder's first line; renew it with --write."""
+    assert part(read(DOCS / "architecture.md"), "steps") == steps_table()
 
 
 def test_nothing_else_is_embedded() -> None:

@@ -1,1 +1,1 @@
-"""Near-duplicates over more rows than memory holds, as Daft dataframes."""
+"""Near-duplicates over more rows than memory holds: tasks over files, here or on a cluster."""
