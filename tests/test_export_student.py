@@ -19,7 +19,7 @@ from selfinstruct.core.types import Message
 from selfinstruct.stages.export_student import export_student
 from selfinstruct.stages.train import train_student
 from selfinstruct.steps.tables import write_parquet
-from selfinstruct.steps.training import gguf_quants
+from selfinstruct.steps.training import gguf_quants, parity
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.gguf_file import reordered, rope_factors, write_gguf
 from selfinstruct.steps.training.loading import load_tokenizer
@@ -203,6 +203,15 @@ async def test_rows_in_the_wrong_order_are_refused(precision: str, tmp_path: Pat
     path = write(tmp_path / "wrong", tmp_path / "tiny.gguf", precision)
     with pytest.raises(SelfInstructError, match="agrees with student/merged on"):
         await check_gguf(path, model, form_of(model), PROMPTS, precision)
+
+
+async def test_too_few_bits_name_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A precision that loses too much of a student says which to take; the export is not wrong."""
+    model = make_model(tmp_path / "model", "llama", **GROUPED)
+    path = write(model, tmp_path / "tiny.gguf", "q8_0")
+    monkeypatch.setitem(parity.TOLERANCES, "q8_0", parity.Tolerance(2.0, 0.0))
+    with pytest.raises(UserError, match="the student bears no q8_0; take --gguf f16"):
+        await check_gguf(path, model, form_of(model), PROMPTS, "q8_0")
 
 
 async def test_another_template_is_refused(tmp_path: Path) -> None:

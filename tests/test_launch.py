@@ -122,6 +122,9 @@ def test_slurms_script_is_a_script(sharding: Sharding, tmp_path: Path) -> None:
     text = launch.files["launch/train.sbatch"]
     for line in ("#SBATCH --nodes=2", "#SBATCH --gpus-per-node=4", "#SBATCH --requeue"):
         assert line in text.splitlines()
+    assert "#SBATCH --job-name='my run'" in text.splitlines()
+    assert "#SBATCH --cpus-per-task=16" in text.splitlines()
+    assert "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in text.splitlines()
     script = tmp_path / "train.sbatch"
     script.write_text(text)
     assert subprocess.run([shutil.which("bash") or "bash", "-n", str(script)]).returncode == 0

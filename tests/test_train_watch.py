@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from selfinstruct.core.errors import FolderError, MissingDependency, PrivacyError, UserError
 from selfinstruct.core.sections.student import StudentConfig
-from selfinstruct.engine.folder import RunFolder
+from selfinstruct.engine.folder import RunFolder, write_json
 from selfinstruct.stages.train import TrainSummary, plan_student, train_student
 from selfinstruct.steps.training import halving
 from selfinstruct.steps.training.held_out import Measured, best_of, is_over
@@ -123,6 +123,15 @@ def test_measuring_without_held_out_records(base: Path, tmp_path: Path) -> None:
     folder = make_run(tmp_path, base, student=MEASURING)
     with pytest.raises(FolderError, match=r"no held-out records.*dataset\.held_out"):
         train_student(folder)
+
+
+def test_held_out_records_that_all_went_to_training(base: Path, tmp_path: Path) -> None:
+    """Where near-duplicates left nothing held out, it says so, instead of asking for a share."""
+    folder = make_run(tmp_path, base, student=MEASURING)
+    write_json(folder.dataset / "dataset.json", {"moved_to_train": 16})
+    with pytest.raises(FolderError, match="all 16 that were drawn are near-duplicates") as caught:
+        train_student(folder)
+    assert "a split named test" in str(caught.value)
 
 
 def test_patience_needs_measurements() -> None:

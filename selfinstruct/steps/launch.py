@@ -24,6 +24,7 @@ from selfinstruct.core.errors import UserError
 Launcher = Literal["torchrun", "accelerate", "slurm"]
 Sharding = Literal["ddp", "fsdp", "zero3"]
 PORT = 29500
+CORES_PER_GPU = 4  # the process, its two data workers, and one to spare
 FOLDER = "launch"
 
 
@@ -191,14 +192,18 @@ def _sbatch(
         start = f"bash -c {shlex.quote(inner)}"
     return (
         "#!/bin/bash\n"
-        f"#SBATCH --job-name={run.name}\n"
+        f"#SBATCH --job-name={shlex.quote(run.absolute().name)}\n"
         f"#SBATCH --nodes={nodes}\n"
         "#SBATCH --ntasks-per-node=1\n"
         f"#SBATCH --gpus-per-node={processes}\n"
-        "# Stopped by the time limit or by preemption, the job is put back and continues.\n"
+        # Slurm gives a task one core where nothing is said, and srun does not ask what sbatch did.
+        f"#SBATCH --cpus-per-task={CORES_PER_GPU * processes}\n"
+        "# Preempted, or on a node that fails, the job is put back and continues. After its time\n"
+        "# limit (--time, the cluster's own where not given) submit it again: it continues too.\n"
         "#SBATCH --requeue\n"
         f"#SBATCH --output={folder}/{FOLDER}/slurm-%j.log\n"
         "set -euo pipefail\n"
+        "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK\n"
         'export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
         f"srun {start}\n"
     )

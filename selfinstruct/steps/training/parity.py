@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from selfinstruct.core.errors import SelfInstructError
+from selfinstruct.core.errors import SelfInstructError, UserError
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.teachers.local import LocalTeacher
 from selfinstruct.steps.training.format import StudentFormat
@@ -60,6 +60,10 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     difference: float
 
 
+# What to take instead where a precision loses too much of a student.
+_MORE_BITS = {"q4_k_m": "q6_k", "q5_k_m": "q8_0", "q6_k": "q8_0", "q8_0": "f16"}
+
+
 class Served(msgspec.Struct, frozen=True):
     """What the server made of one prompt: its text and ids, and its greedy answer.
 
@@ -78,18 +82,23 @@ async def check_gguf(
 ) -> Parity:
     """Compare the file at `path` with the model in the folder `model` on `rows`.
 
-    Raises `SelfInstructError`, naming the first difference, where the file is wrong.
+    Raises `SelfInstructError`, naming the first difference, where the file is wrong, and
+    `UserError` where the precision is too low for this student.
     """
     served = await serve(path, form, rows)
     _check_tokens(form, rows, served)
     parity = compare(model, served)
     wanted = TOLERANCES[precision]
     if parity.agreement < wanted.agreement or parity.difference > wanted.difference:
-        raise _wrong(
+        said = (
             f"it agrees with student/merged on {parity.agreement:.0%} of {parity.places} tokens "
             f"(at least {wanted.agreement:.0%} for {precision}) and differs by "
             f"{parity.difference:.3f} nats (at most {wanted.difference:g})"
         )
+        if precision in _MORE_BITS:
+            more = f"the student bears no {precision}; take --gguf {_MORE_BITS[precision]}"
+            raise UserError(f"{_wrong(said)}; {more}")
+        raise _wrong(said)
     return parity
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ def read_split(dataset: Path, split: Literal["train", "test"]) -> list[Row]:
 
     paths = sorted((dataset / "data").glob(f"{split}-*.parquet"))
     if not paths:
-        raise FolderError(f"{dataset}: {_MISSING[split]}")
+        raise FolderError(f"{dataset}: {_missing(dataset, split)}")
     rows: list[Row] = []
     for path in paths:
         try:
@@ -39,8 +40,22 @@ def read_split(dataset: Path, split: Literal["train", "test"]) -> list[Row]:
         if missing:
             raise FolderError(f"{path}: has no column {missing[0]!r}; run: selfinstruct export")
     if not rows:
-        raise FolderError(f"{dataset}: {_MISSING[split]}")
+        raise FolderError(f"{dataset}: {_missing(dataset, split)}")
     return rows
+
+
+def _missing(dataset: Path, split: Literal["train", "test"]) -> str:
+    try:
+        moved = json.loads((dataset / "dataset.json").read_bytes())["moved_to_train"]
+    except (OSError, ValueError, LookupError, TypeError):
+        moved = 0
+    if split == "test" and moved:
+        return (
+            f"no held-out records here: all {moved:,} that were drawn are near-duplicates of "
+            "training records, and were moved there; give more varied records, or data with a "
+            "split named test"
+        )
+    return _MISSING[split]
 
 
 _MISSING = {
