@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -186,12 +187,32 @@ def test_a_reader_needs_a_ledger_and_cannot_write(tmp_path: Path) -> None:
         reader.set_meta("a", "b")
 
 
+def test_a_disk_that_fails_is_not_the_ledgers_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader makes a small file beside the ledger, which a full disk refuses; told as such."""
+    Ledger(tmp_path / "run.db").close()
+
+    def full(*_: object, **__: object) -> object:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("selfinstruct.engine.ledger.sqlite3.connect", full)
+    for work in (Ledger, Ledger.read):
+        with pytest.raises(LedgerError, match=r"cannot open the ledger \(disk I/O.*make room"):
+            work(tmp_path / "run.db")
+
+
 def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     """A file of another kind, or of another version, is named and left alone."""
     path = tmp_path / "run.db"
     path.write_bytes(b"not a database at all, but long enough to be looked at" * 20)
     with pytest.raises(FolderError, match="not a ledger"):
         Ledger(path)
+    path.unlink()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE albums (name TEXT)")
+    with pytest.raises(FolderError, match="not a ledger"):
+        Ledger.read(path)
     path.unlink()
     Ledger(path).close()
     with sqlite3.connect(path) as database:

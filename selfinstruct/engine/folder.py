@@ -144,4 +144,4 @@ def _named(owner: Path) -> str:
 
 
 def _cannot_write(path: Path, error: OSError) -> str:
-    return f"{path}: cannot write here ({error.strerror}); choose another folder with --output"
+    return f"{path}: cannot write here ({error.strerror}); give another folder, or mend this"

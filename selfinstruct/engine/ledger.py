@@ -70,9 +70,7 @@ class Ledger:
             # database for the calls that are new, which are nearly all.
             self._answered: set[int] | None = {hash(row[0]) for row in answered}
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise LedgerError(f"{path}: cannot open the ledger ({error})") from None
-            raise FolderError(f"{path}: not a ledger ({error})") from None
+            raise _refused(path, error) from None
         self._attempts = int(last or 0)
         self._journal: Journal | None = Journal(path)
 
@@ -95,7 +93,7 @@ class Ledger:
             ledger._db.execute("PRAGMA query_only=ON")
             ledger._check_version()
         except sqlite3.DatabaseError as error:
-            raise FolderError(f"{path}: not a ledger ({error})") from None
+            raise _refused(path, error) from None
         return ledger
 
     def _check_version(self) -> None:
@@ -310,3 +308,13 @@ class Ledger:
                 (time.time(), outcome, detail, number),
             )
         )
+
+
+def _refused(path: Path, error: sqlite3.DatabaseError) -> LedgerError | FolderError:
+    """What to say of a file that cannot be opened: it is no ledger, or its disk fails."""
+    if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+        return LedgerError(
+            f"{path}: cannot open the ledger ({error}); make room or mend the disk, then give the "
+            "same command again"
+        )
+    return FolderError(f"{path}: not a ledger ({error})")
