@@ -12,7 +12,7 @@ from rich.console import Console
 
 from selfinstruct.api import Run
 from selfinstruct.cli.main import cli
-from selfinstruct.cli.training_panel import training_panel
+from selfinstruct.cli.training_panel import training_line, training_panel
 from selfinstruct.core.errors import RecipeError, UserError
 from selfinstruct.steps.training.progress import TrainProgress
 from tests.test_given import TASKS, write
@@ -101,6 +101,16 @@ def test_results_and_progress_go_to_different_places(run: Run) -> None:
     assert measured.stdout.startswith("held-out records")
 
 
+def test_lines_say_which_training_a_step_is_of() -> None:
+    """Preference training counts its own steps; without its name they would seem to begin anew."""
+    said: list[str] = []
+    line = training_line(said.append)
+    line(progress(note="x"))
+    line(progress(note="x", stage="preference"))
+    assert said[0].startswith("  step 3/8  loss 1.250  900 tokens/s")
+    assert said[1].startswith("  preference step 3/8  loss")
+
+
 def progress(**facts: Any) -> TrainProgress:
     known: dict[str, Any] = {"step": 3, "steps": 8, "loss": 1.25, "tokens_per_second": 900.0}
     return TrainProgress(**known, seconds=61.0, **facts)
@@ -119,8 +129,9 @@ def test_the_panel_speaks_before_the_first_step(monkeypatch: pytest.MonkeyPatch)
     assert "reading the records and loading the base" in screen.getvalue()
     screen.truncate(0)
     with training_panel("poems", print, live=True) as told:
-        told(progress(held_out_loss=1.5, note="the best so far"))
+        told(progress(held_out_loss=1.5, note="the best so far", stage="preference"))
     last = screen.getvalue()
+    assert "train-student poems: preference" in last
     for part in ("of 8 steps", "loss 1.250", "held out 1.500", "900 tokens/s", "1:01 gone"):
         assert part in last
     assert "step 3: the best so far" in last

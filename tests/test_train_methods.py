@@ -271,8 +271,10 @@ def three(folder: Path, base: Path, method: str, data: Path) -> RunFolder:
 def test_what_follows_fine_tuning(base: Path, tmp_path: Path, method: str) -> None:
     """Distillation and preference follow each other, and card and report tell of them."""
     folder = three(tmp_path / "run", base, method, tmp_path)
-    found = train_student(folder)
+    stages: list[str] = []
+    found = train_student(folder, on_progress=lambda progress: stages.append(progress.stage))
     assert [one.kind for one in found.later] == ["distillation", "preference"]
+    assert list(dict.fromkeys(stages)) == ["", "distillation", "preference"]
     assert [one.records for one in found.later] == [8, 4]
     distilled, preferred = losses(found)[1:]
     assert len(distilled) == 2

@@ -19,6 +19,7 @@ LINE_SECONDS = 5.0
 def command(run: str, force: bool, as_json: bool) -> None:
     """Measure base and student of the run in folder RUN on its held-out records."""
     from selfinstruct.api import Run
+    from selfinstruct.steps.charts.numbers import figure
 
     opened = Run(run)
     opened.evaluate(force=force, on_progress=None if as_json else evaluation_line(say_aside))
@@ -30,7 +31,9 @@ def command(run: str, force: bool, as_json: bool) -> None:
     for measure in ("loss", "perplexity", "rouge_l"):
         before, after = result["before"].get(measure), result["after"].get(measure)
         if before is not None and after is not None:
-            click.echo(f"{measure:<18}{before:.4f} -> {after:.4f}")
+            # A perplexity may be in the thousands; the others are small.
+            shown = figure if measure == "perplexity" else "{:.4f}".format
+            click.echo(f"{measure:<18}{shown(before)} -> {shown(after)}")
 
 
 def evaluation_line(say: Callable[[str], None]) -> Callable[[str, int, int], None]:

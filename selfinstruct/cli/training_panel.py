@@ -61,7 +61,9 @@ def training_line(say: Callable[[str], None]) -> Callable[[TrainProgress], None]
         if now - last >= LINE_SECONDS or progress.step == progress.steps or progress.note:
             last = now
             note = f"  ({progress.note})" if progress.note else ""
-            say(f"  step {progress.step}/{progress.steps}  " + "  ".join(_facts(progress)) + note)
+            stage = f"{progress.stage} " if progress.stage else ""
+            place = f"  {stage}step {progress.step}/{progress.steps}  "
+            say(place + "  ".join(_facts(progress)) + note)
 
     return line
 
@@ -94,7 +96,8 @@ def render(name: str, progress: TrainProgress, notes: list[str]) -> RenderableTy
     )
     parts: list[RenderableType] = [head, Text("   ".join(_facts(progress)))]
     parts += [Text(note, "yellow") for note in notes]
-    return _framed(name, Group(*parts))
+    stage = f": {progress.stage}" if progress.stage else ""
+    return _framed(f"{name}{stage}", Group(*parts))
 
 
 def _facts(progress: TrainProgress) -> list[str]:

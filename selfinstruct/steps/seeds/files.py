@@ -112,6 +112,8 @@ def _missing(path: Path) -> str:
     if near:
         return f"no such file; did you mean {parent / near[0]}?"
     data = [name for name in children if Path(name).suffix.lower() in DATA_SUFFIXES]
+    if not data:
+        return f"no such file; {parent.absolute()} holds no data files"
     return f"no such file; the data files in {parent} are {quoted(data)}"
 
 

@@ -76,6 +76,13 @@ def plan_stages(
     return found
 
 
+def _telling(on_progress: OnProgress | None, stage: str) -> OnProgress | None:
+    """`on_progress`, told which training the steps are of."""
+    if on_progress is None:
+        return None
+    return lambda progress: on_progress(msgspec.structs.replace(progress, stage=stage))
+
+
 def go_on(
     model: Any,
     tokenizer: Any,
@@ -107,7 +114,7 @@ def go_on(
             work,
             fingerprint,
             clock,
-            on_progress,
+            _telling(on_progress, stage.kind),
             build=stage.build(model, work),
             aside=aside,
         )

@@ -91,7 +91,7 @@ async def check_gguf(
     wanted = TOLERANCES[precision]
     if parity.agreement < wanted.agreement or parity.difference > wanted.difference:
         said = (
-            f"it agrees with student/merged on {parity.agreement:.0%} of {parity.places} tokens "
+            f"it agrees with student/merged on {parity.agreement:.1%} of {parity.places} tokens "
             f"(at least {wanted.agreement:.0%} for {precision}) and differs by "
             f"{parity.difference:.3f} nats (at most {wanted.difference:g})"
         )

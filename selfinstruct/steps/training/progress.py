@@ -19,7 +19,7 @@ class TrainProgress(msgspec.Struct, frozen=True, kw_only=True):
     `tokens_per_second` counts no padding. `mfu` is the share of the device's peak that was used,
     None where the peak is not known; `held_out_loss` is the newest one. `cost` is in picodollars,
     `seconds` what the training took so far, `seconds_left` what it will take at this pace. `note`
-    says what else happened.
+    says what else happened, `stage` names the training after fine-tuning that the step is of.
     """
 
     step: int
@@ -32,6 +32,7 @@ class TrainProgress(msgspec.Struct, frozen=True, kw_only=True):
     held_out_loss: float | None = None
     cost: int = 0
     note: str = ""
+    stage: str = ""
 
 
 OnProgress = Callable[[TrainProgress], None]
