@@ -26,7 +26,7 @@ class Alpaca:
         prompt: a prompt file with the places count, examples and next.
         sampling: the parameters of every call.
         examples: tasks shown.
-        machine_examples: how many of them may be machine-written.
+        machine: how many of them may be machine-written.
         tasks: the number the list runs to, examples included.
     """
 
