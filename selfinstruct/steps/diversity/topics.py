@@ -22,7 +22,6 @@ FITTED = 10_000  # instructions that the topics are made of; the others are sort
 DIMENSIONS = 50  # of the space that the terms are reduced to (latent semantic analysis)
 SEED = 0
 
-
 # Words that say nothing of a topic; verbs of asking are told by the root verbs already.
 _STOP_WORDS = """
 a about above after all also am an and any are as at be because been before being below between
@@ -66,12 +65,7 @@ def topics_of(
     if not can_find_topics():
         raise MissingDependency("scikit-learn", "semantic", "finding topics")
     import numpy as np
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import Normalizer
-    from threadpoolctl import threadpool_limits
 
     vectorizer = TfidfVectorizer(
         tokenizer=_terms,
@@ -91,6 +85,23 @@ def topics_of(
     size = most or min(MOST_TOPICS, max(2, round((len(instructions) / 10) ** 0.5)))
     size = min(size, fitted.shape[0])
     matrix = vectorizer.transform(instructions)
+    labels = _clusters(fitted, matrix, size)
+    names = _names(vectorizer.get_feature_names_out(), matrix, labels, size)
+    counts = np.bincount(labels, minlength=size)
+    order = sorted((at for at in range(size) if counts[at]), key=lambda at: (-counts[at], at))
+    place = {at: rank for rank, at in enumerate(order)}
+    topics = [Topic(names[at], int(counts[at])) for at in order]
+    return topics, [place[int(label)] for label in labels]
+
+
+def _clusters(fitted: Any, matrix: Any, size: int) -> Any:
+    """The cluster of each row of `matrix`; the `size` clusters are made of the rows of `fitted`."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import Normalizer
+    from threadpoolctl import threadpool_limits
+
     # Short texts share few terms: without the reduction nearly all end up in one cluster.
     reduced = make_pipeline(
         TruncatedSVD(max(1, min(DIMENSIONS, fitted.shape[1] - 1)), random_state=SEED),
@@ -99,13 +110,7 @@ def topics_of(
     clusters = KMeans(size, n_init=5, random_state=SEED)
     with threadpool_limits(1):  # several threads add up floats in the order they come
         clusters.fit(reduced.fit_transform(fitted))
-        labels = clusters.predict(reduced.transform(matrix))
-    names = _names(vectorizer.get_feature_names_out(), matrix, labels, size)
-    counts = np.bincount(labels, minlength=size)
-    order = sorted((at for at in range(size) if counts[at]), key=lambda at: (-counts[at], at))
-    place = {at: rank for rank, at in enumerate(order)}
-    topics = [Topic(names[at], int(counts[at])) for at in order]
-    return topics, [place[int(label)] for label in labels]
+        return clusters.predict(reduced.transform(matrix))
 
 
 def _terms(text: str) -> list[str]:

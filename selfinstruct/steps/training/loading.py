@@ -60,7 +60,7 @@ def load_model(
         "dtype": dtype,
         "local_files_only": True,
         "trust_remote_code": False,
-        "ignore_mismatched_sizes": True,  # they are told in one line, below
+        "ignore_mismatched_sizes": True,  # `_check_weights` tells them in one line
     }
     # Else it is the library's choice: PyTorch's own, where the architecture has it (GPT-J
     # and Gemma 2 have not, and asking for it would refuse them).
@@ -77,6 +77,15 @@ def load_model(
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _cannot_load(name, "model", error) from None  # ImportError: of an attention's kernel
+    _check_weights(info, name)
+    if quantized:
+        _check_quantized(model, name)
+    model.eval()
+    return model if quantized else model.to(device)
+
+
+def _check_weights(info: dict[str, Any], name: str) -> None:
+    """Raises `UserError` for weights that are missing, or of other shapes than the config says."""
     for key, stored, wanted in sorted(info["mismatched_keys"]):
         raise UserError(
             f"student.base: {name}: config.json and weights do not belong together: {key} is "
@@ -88,10 +97,6 @@ def load_model(
         raise UserError(
             f"student.base: {name}: its files lack weights: {', '.join(missing[:3])}{more}"
         )
-    if quantized:
-        _check_quantized(model, name)
-    model.eval()
-    return model if quantized else model.to(device)
 
 
 def use_liger(model: Any) -> None:
