@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from selfinstruct.core.errors import MissingDependency, PrivacyError, UserError
+from selfinstruct.core.errors import MissingDependency, UserError
 from selfinstruct.steps.privacy import follow_environment
+from selfinstruct.steps.publishing.hub_faults import one_line
 
 if TYPE_CHECKING:
     import httpx2
@@ -82,7 +83,7 @@ class Hub:
         Where `private` is asked for and the repository is not, this refuses: the Hub ignores the
         wish for a repository that exists already.
         """
-        with _one_line(self.api.endpoint, repo_id):
+        with one_line(self.api.endpoint, repo_id):
             if not self.api.repo_exists(repo_id, repo_type=repo_type):
                 self.api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
         state = self.state(repo_id, repo_type)
@@ -98,7 +99,7 @@ class Hub:
         """The repository's visibility, newest commit and files. Unclear counts as public."""
         from huggingface_hub import RepoFile
 
-        with _one_line(self.api.endpoint, repo_id):
+        with one_line(self.api.endpoint, repo_id):
             info = self.api.repo_info(repo_id, repo_type=repo_type)
             commit = info.sha or "main"
             tree = self.api.list_repo_tree(
@@ -129,7 +130,7 @@ class Hub:
 
         deletions = [CommitOperationDelete(path_in_repo=path) for path in change.stale]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [*deletions]
-        with _one_line(self.api.endpoint, repo_id):
+        with one_line(self.api.endpoint, repo_id):
             for file in change.changed:
                 addition = CommitOperationAdd(
                     file.path, file.source if file.text is None else file.text.encode()
@@ -242,69 +243,3 @@ def open_hub(
 def _set(module: Any, values: dict[str, bool]) -> None:
     for name, value in values.items():
         setattr(module, name, value)
-
-
-@contextmanager
-def _one_line(endpoint: str, repo_id: str) -> Iterator[None]:
-    """Turn what the client raises into one line that says what to do."""
-    import httpx2
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        yield
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"{repo_id}: {endpoint} does not show it to this token; give the token write access "
-            "to that namespace"
-        ) from None
-    except HfHubHTTPError as error:
-        raise UserError(_refused(endpoint, repo_id, error)) from None
-    except OfflineModeIsEnabled:
-        raise UserError(
-            "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to publish"
-        ) from None
-    except HFValidationError as error:
-        raise UserError(f"{repo_id!r} is no repository id: {_first_line(error)}") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise UserError(
-            f"{endpoint} cannot be reached ({type(error).__name__}: {_first_line(error)}); "
-            "see recipe.publish.endpoint, then give the same command again"
-        ) from None
-    except RuntimeError as error:  # an upload thread's wrapping of what really happened
-        cause = error.__cause__
-        if isinstance(cause, PrivacyError):
-            raise cause from None
-        if isinstance(cause, HfHubHTTPError):
-            raise UserError(_refused(endpoint, repo_id, cause)) from None
-        raise UserError(
-            f"{repo_id}: upload to {endpoint} failed ({_first_line(cause or error)}); "
-            "give the same command again: what has arrived is not sent twice"
-        ) from None
-    except ValueError as error:  # the card's metadata, or a reply that is no Hub's
-        raise UserError(
-            f"{repo_id}: {endpoint} refused it: {' '.join(str(error).split())}"
-        ) from None
-
-
-def _refused(endpoint: str, repo_id: str, error: Any) -> str:
-    status = error.response.status_code
-    hints = {
-        401: "the token is not valid there",
-        403: "the token may not write there",
-        409: "somebody else changed the repository meanwhile; give the same command again",
-        412: "somebody else changed the repository meanwhile; give the same command again",
-        413: "a file is too large for it",
-        429: "it asks to come back later",
-    }
-    said = _first_line(error.server_message or error)
-    return f"{repo_id}: {endpoint} answered {status} ({hints.get(status, said)})"
-
-
-def _first_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
