@@ -10,10 +10,9 @@ measured again replaces its own figures in results/engine.json and leaves the ot
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ from harness import (
     ChildFailed,
     Findings,
     Finished,
+    Part,
     fake_server,
-    machine,
     medians,
     run,
+    run_parts,
     table,
-    versions,
-    write,
 )
 
 RESULTS = HERE / "results" / "engine.json"
@@ -263,7 +261,7 @@ def faults(found: Findings, quick: bool) -> None:
     found.note(**row, by_fault=served["by_fault"], shares=STORM)
 
 
-PARTS: dict[str, Callable[[Findings, bool], None]] = {
+PARTS: dict[str, Part] = {
     "calls": calls,
     "peers": peers,
     "records": records,
@@ -271,38 +269,14 @@ PARTS: dict[str, Callable[[Findings, bool], None]] = {
 }
 
 
-def main() -> int:
-    """Run the parts, print and write what they found; 1 where `--check` finds a missed target."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="fewer requests, no peers")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
-    parser.add_argument("--parts", default="", help=f"some of {','.join(PARTS)}; all by default")
-    parser.add_argument("--output", type=Path, help="the JSON; results/engine.json unless --quick")
-    given = parser.parse_args()
-    names = given.parts.split(",") if given.parts else list(PARTS)
-    if not given.parts and given.quick:
-        names.remove("peers")
-    if unknown := set(names) - set(PARTS):
-        parser.error(f"no part is called {unknown.pop()!r}: one of {', '.join(PARTS)}")
-    about: dict[str, Any] = {
-        "machine": machine(),
-        "versions": versions(*PACKAGES),
-    }
-    found = Findings()
-    for name in names:
-        found.begin(name)
-        PARTS[name](found, given.quick)
-    print()
-    for target in found.targets:
-        print(target)
-    output = given.output or (None if given.quick else RESULTS)
-    if output is not None:
-        write(output, found, about)
-    missed = [target.name for target in found.targets if not target.met]
-    if missed:
-        print(f"\nmissed: {'; '.join(missed)}")
-    return 1 if missed and given.check else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run_parts(
+            __doc__,
+            PARTS,
+            RESULTS,
+            PACKAGES,
+            quick="fewer requests, no peers",
+            not_quick=("peers",),
+        )
+    )

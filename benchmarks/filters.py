@@ -10,14 +10,12 @@ again replaces its own figures in results/filters.json and leaves the others as 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import HERE, Findings, Finished, machine, run, table, versions, write
+from harness import HERE, Findings, Finished, Part, run, run_parts, table
 
 RESULTS = HERE / "results" / "filters.json"
 # Ways to choose and their targets in seconds of CPU, for 9,000 of 52,002.
@@ -246,7 +244,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "stage_wall_s"}
 
 
-PARTS: dict[str, Callable[[Findings, bool], None]] = {
+PARTS: dict[str, Part] = {
     "novelty": novelty,
     "online": online,
     "large": large,
@@ -264,32 +262,5 @@ PARTS: dict[str, Callable[[Findings, bool], None]] = {
 }
 
 
-def main() -> int:
-    """Run the parts, print and write what they found; 1 where `--check` finds a missed target."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="fewer rows, nothing is written")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
-    parser.add_argument("--parts", default="", help=f"some of {','.join(PARTS)}; all by default")
-    parser.add_argument("--output", type=Path, help="the JSON; results/filters.json unless --quick")
-    given = parser.parse_args()
-    names = given.parts.split(",") if given.parts else list(PARTS)
-    if unknown := set(names) - set(PARTS):
-        parser.error(f"no part is called {unknown.pop()!r}: one of {', '.join(PARTS)}")
-    found = Findings()
-    for name in names:
-        found.begin(name)
-        PARTS[name](found, given.quick)
-    print()
-    for target in found.targets:
-        print(target)
-    output = given.output or (None if given.quick else RESULTS)
-    if output is not None:
-        write(output, found, {"machine": machine(), "versions": versions(*PACKAGES)})
-    missed = [target.name for target in found.targets if not target.met]
-    if missed:
-        print(f"\nmissed: {'; '.join(missed)}")
-    return 1 if missed and given.check else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_parts(__doc__, PARTS, RESULTS, PACKAGES, quick="fewer rows, nothing is written"))

@@ -7,6 +7,7 @@ on Linux a child's peak memory is at least that of the process that started it.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -91,6 +92,9 @@ class Findings:
     ) -> None:
         """Note a figure that has a target."""
         self.targets.append(Target(self.part, name, value, bound, unit, at_least))
+
+
+Part = Callable[[Findings, bool], None]
 
 
 def run(
@@ -209,6 +213,56 @@ def write(path: Path, findings: Findings, about: Mapping[str, Any]) -> None:
     whole = {**about, "targets": targets, "parts": before.get("parts", {}) | findings.parts}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
+
+
+def run_parts(
+    about: str | None,
+    parts: Mapping[str, Part],
+    results: Path,
+    packages: Sequence[str],
+    *,
+    quick: str,
+    not_quick: Sequence[str] = (),
+) -> int:
+    """The command line of a benchmark in parts: run them, print and write what they found.
+
+    Args:
+        about: the benchmark's docstring.
+        parts: by name, in order; each is given whether it is to be quick.
+        results: the file for the figures, left alone where it is quick.
+        packages: whose versions go with the figures.
+        quick: what ``--quick`` does, for its help.
+        not_quick: parts that are left out then.
+
+    Returns 1 where ``--check`` finds a missed target.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0] if about else "")
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
+    parser.add_argument("--parts", default="", help=f"some of {','.join(parts)}; all by default")
+    parser.add_argument(
+        "--output", type=Path, help=f"the JSON; results/{results.name} unless --quick"
+    )
+    given = parser.parse_args()
+    left = not_quick if given.quick else ()
+    names = given.parts.split(",") if given.parts else [name for name in parts if name not in left]
+    if unknown := set(names) - set(parts):
+        parser.error(f"no part is called {unknown.pop()!r}: one of {', '.join(parts)}")
+    environment = {"machine": machine(), "versions": versions(*packages)}
+    found = Findings()
+    for name in names:
+        found.begin(name)
+        parts[name](found, given.quick)
+    print()
+    for target in found.targets:
+        print(target)
+    output = given.output or (None if given.quick else results)
+    if output is not None:
+        write(output, found, environment)
+    missed = [target.name for target in found.targets if not target.met]
+    if missed:
+        print(f"\nmissed: {'; '.join(missed)}")
+    return 1 if missed and given.check else 0
 
 
 def table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
