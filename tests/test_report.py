@@ -38,8 +38,9 @@ from selfinstruct.engine.folder import RunFolder, write_json
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.stages.report import write_report
 from selfinstruct.steps.charts import figures, numbers
+from selfinstruct.steps.charts.bill import money_section
 from selfinstruct.steps.charts.markup import clean, passage, text
-from selfinstruct.steps.charts.opening import funnel_section, money_section
+from selfinstruct.steps.charts.opening import funnel_section
 from selfinstruct.steps.charts.page import Page, plotly_js
 from selfinstruct.steps.charts.samples import kept_section
 from selfinstruct.steps.charts.settings import LEFT_OUT, without_secrets

@@ -11,7 +11,7 @@ from selfinstruct.cli.show import as_data, print_status
 from selfinstruct.core.money import to_dollars
 from selfinstruct.engine.accounts import spent
 from selfinstruct.engine.ledger import Ledger
-from selfinstruct.steps.charts.opening import spending_section
+from selfinstruct.steps.charts.bill import spending_section
 from selfinstruct.testing.fake_server import Running
 from selfinstruct.testing.forms import Share
 from tests.runs import make

@@ -20,16 +20,12 @@ from selfinstruct.engine.accounts import BillLine, Funnel, bill, funnel
 from selfinstruct.engine.folder import RunFolder, write_atomically
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.spending import Spending, spending
+from selfinstruct.steps.charts.bill import money_section, spending_section
 from selfinstruct.steps.charts.diversity import diversity_section
 from selfinstruct.steps.charts.faults import Found, faults_section
 from selfinstruct.steps.charts.markup import not_done, text
 from selfinstruct.steps.charts.numbers import count, percent
-from selfinstruct.steps.charts.opening import (
-    funnel_section,
-    money_section,
-    spending_section,
-    tiles,
-)
+from selfinstruct.steps.charts.opening import funnel_section, tiles
 from selfinstruct.steps.charts.page import Page
 from selfinstruct.steps.charts.samples import kept_section, rejected_section
 from selfinstruct.steps.charts.settings import (
