@@ -16,8 +16,9 @@ from selfinstruct.engine import retries
 from selfinstruct.engine.accounts import spent, spent_at_most
 from selfinstruct.engine.budget import Budget
 from selfinstruct.engine.concurrency import Gate
-from selfinstruct.engine.dispatch import Dispatcher, Route
+from selfinstruct.engine.dispatch import Dispatcher
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.route import Route
 from selfinstruct.steps.costs.pricing import Rate, worst_case
 from selfinstruct.steps.teachers.compatible import CompatibleTeacher
 from selfinstruct.testing.fake_server import Options, Running, running

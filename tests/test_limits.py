@@ -16,9 +16,10 @@ from selfinstruct.core.ids import make_request
 from selfinstruct.core.types import Message, Request, Sampling, Teacher, Usage
 from selfinstruct.engine.budget import Budget
 from selfinstruct.engine.concurrency import Gate
-from selfinstruct.engine.dispatch import Dispatcher, Route
+from selfinstruct.engine.dispatch import Dispatcher
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.limits import Bucket, Pacer, per_minute
+from selfinstruct.engine.route import Route
 from selfinstruct.steps.costs.pricing import FREE
 from selfinstruct.steps.teachers import limits
 from selfinstruct.steps.teachers.anthropic_sdk import AnthropicTeacher

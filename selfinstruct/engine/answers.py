@@ -14,8 +14,8 @@ from selfinstruct.core.errors import Interrupted, LedgerError, SelfInstructError
 from selfinstruct.core.types import Completion, Request
 from selfinstruct.engine.batches import OnProgress, Poll, run_batch
 from selfinstruct.engine.budget import Budget
-from selfinstruct.engine.dispatch import Route
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.route import Route
 from selfinstruct.steps.teachers.batch import BatchClient
 
 QUIET_SECONDS = 1.0

@@ -12,8 +12,9 @@ import orjson
 
 from selfinstruct.core.ids import make_request
 from selfinstruct.core.types import Completion, Message, Request, Sampling
-from selfinstruct.engine.dispatch import Dispatcher, Route
+from selfinstruct.engine.dispatch import Dispatcher
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.route import Route
 
 ALLOWED = ("copper", "tin")
 SCHEMA: dict[str, Any] = {

@@ -10,11 +10,12 @@ from selfinstruct.core.sections.generate import StrategyConfig
 from selfinstruct.core.sections.teacher import Price, TeacherConfig
 from selfinstruct.core.types import Sampling
 from selfinstruct.engine.concurrency import SLOW_START, Gate
-from selfinstruct.engine.dispatch import Dispatcher, Route
+from selfinstruct.engine.dispatch import Dispatcher
 from selfinstruct.engine.health import Health
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.limits import Pacer
 from selfinstruct.engine.probe import follows_schema
+from selfinstruct.engine.route import Route
 from selfinstruct.steps.costs.pricing import FREE, Rate, rate_for
 from selfinstruct.steps.privacy import Policy, is_loopback
 from selfinstruct.steps.strategies.build import STRATEGIES, make_strategy

@@ -16,8 +16,9 @@ import msgspec
 
 from selfinstruct.core.ids import make_request
 from selfinstruct.core.types import Candidate, Completion, Request, Verdict
-from selfinstruct.engine.dispatch import Dispatcher, Route
+from selfinstruct.engine.dispatch import Dispatcher
 from selfinstruct.engine.ledger import Ledger
+from selfinstruct.engine.route import Route
 from selfinstruct.engine.steering import Course
 from selfinstruct.steps.strategies.shapes import Draft, PoolView, Strategy
 
