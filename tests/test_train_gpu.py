@@ -15,9 +15,13 @@ import orjson
 import pytest
 
 from selfinstruct.core.errors import UserError
+from selfinstruct.core.sections.student import StudentConfig
 from selfinstruct.stages.train import train_student
+from selfinstruct.steps.planning.throughput import Throughput
+from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.training import preference, sft
 from selfinstruct.steps.training.halving import Halving, is_out_of_memory
+from selfinstruct.steps.training.inputs import Inputs
 from selfinstruct.steps.training.runtime import choose_device, exact_products, prepare_process
 from selfinstruct.steps.training.watch import Aside, Watch, watcher
 from tests.test_train_families import PLAN, teach
@@ -165,3 +169,17 @@ def test_an_optimizer_is_gone_before_the_next_training(
     finally:
         gc.enable()
     assert alive == []
+
+
+def test_a_kernel_that_cannot_be_loaded_is_done_without(base: Path, tmp_path: Path) -> None:
+    """Where the recipe leaves attention open: PyTorch's is used, unpacked, and the reason told."""
+    config = StudentConfig(base=str(base), device="cpu", max_length=96)
+    dataset = make_run(tmp_path, base).dataset
+    inputs = Inputs(config, dataset, Policy(local=True), system="", seed=0)
+    flash = Throughput(attention="flash_attention_2", chosen="flash_attention_2", packing=True)
+    plan = msgspec.structs.replace(inputs.plan, throughput=flash)
+    _, found, notes = inputs.load(plan)
+    assert found.throughput == Throughput()
+    assert notes[0].startswith("trained with sdpa attention, micro-batches")
+    assert notes[1].startswith("flash_attention_2 was not used: student.base")
+    assert "\n" not in notes[1]

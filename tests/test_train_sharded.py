@@ -29,11 +29,6 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
-
-
 def make(folder: Path, base: Path, **settings: Any) -> RunFolder:
     return make_run(folder, base, train=rows()[:7], test=rows()[7:], student=SETTINGS | settings)
 
@@ -70,12 +65,13 @@ def losses(done: subprocess.CompletedProcess[str]) -> list[float]:
 
 
 @pytest.mark.usefixtures("float32_processor")
-def test_a_split_model_learns_what_a_whole_one_does(base: Path, tmp_path: Path) -> None:
-    """Full fine-tuning, killed and gone on with: losses, measurements and weights are those of one
-    process, up to rounding."""
+def test_a_split_model_learns_what_a_whole_one_does(tmp_path: Path) -> None:
+    """Full fine-tuning of a model whose head is its embedding, killed and gone on with: losses,
+    measurements and weights are those of one process, up to rounding."""
     import torch
     from safetensors.torch import load_file
 
+    base = make_base(tmp_path / "base", tied=True)
     alone = make(tmp_path / "alone", base, method="full")
     expected = train_student(alone)
     folder = make(tmp_path / "split", base, method="full")
@@ -96,12 +92,13 @@ def test_a_split_model_learns_what_a_whole_one_does(base: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("float32_processor")
-def test_a_split_model_in_bfloat16_keeps_its_sums(base: Path, tmp_path: Path) -> None:
+def test_a_split_model_in_bfloat16_keeps_its_sums(tmp_path: Path) -> None:
     """LoRA as on a GPU, base and products in bfloat16: the losses are near those of float32 and
     are not themselves rounded; the adapter is whole, in float32."""
     import torch
     from safetensors.torch import load_file
 
+    base = make_base(tmp_path / "base")
     expected = [step.loss for step in train_student(make(tmp_path / "alone", base)).losses]
     folder = make(tmp_path / "split", base)
     found = losses(split(folder, "bfloat16"))

@@ -79,9 +79,17 @@ def make_tokenizer(*, chat: bool, eos: str | None = "") -> Any:
 
 
 def make_base(
-    folder: Path, *, chat: bool = True, eos: str | None = "", vocabulary: int | None = None
+    folder: Path,
+    *,
+    chat: bool = True,
+    eos: str | None = "",
+    vocabulary: int | None = None,
+    tied: bool = False,
 ) -> Path:
-    """A random Llama of two layers with its tokenizer, saved in `folder`; the same every time."""
+    """A random Llama of two layers with its tokenizer, saved in `folder`; the same every time.
+
+    `tied`: its head has the weights of its embeddings.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -96,7 +104,7 @@ def make_base(
         max_position_embeddings=256,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         initializer_range=0.5,  # an adapter leaves the head as it is: it must tell tokens apart
     )
     with torch.random.fork_rng():

@@ -130,9 +130,11 @@ def simulate(config: Any, step: Step) -> int:
             if weight.requires_grad
         ]
         model.train()
-        # Autocast's name for where these tensors are said to be is "cpu".
         low = torch.bfloat16
-        with _as_on_cuda(mixed_precision, model, low, lora=step.method == "lora"):
+        # These tensors are said to be on a processor. The base is in bfloat16 already, as on a GPU,
+        # so that LoRA's layers copy nothing.
+        lora = mixed_precision(model, "cpu", low, compiled=False)
+        with lora if step.method == "lora" else contextlib.nullcontext():
             for _ in range(2):
                 tracker.peak = tracker.live
                 ids = torch.zeros(step.rows, step.length, dtype=torch.long)
@@ -143,13 +145,6 @@ def simulate(config: Any, step: Step) -> int:
                 loss.backward()
                 del loss, ids
     return int(tracker.peak)
-
-
-@contextlib.contextmanager
-def _as_on_cuda(mixed_precision: Any, model: Any, dtype: Any, *, lora: bool) -> Iterator[None]:
-    """LoRA's layers as a GPU has them: the base is in `dtype` already, so nothing is copied."""
-    with mixed_precision(model, "cpu", dtype, compiled=False) if lora else contextlib.nullcontext():
-        yield
 
 
 def _model(config: Any, step: Step) -> Any:

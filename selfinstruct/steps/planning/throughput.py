@@ -85,6 +85,11 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(parts)
 
 
+def without_flash(found: Throughput, *, insisted: bool) -> Throughput:
+    """`found` with PyTorch's attention, and packing only where that is `insisted` on."""
+    return msgspec.structs.replace(found, attention=None, chosen="sdpa", packing=insisted)
+
+
 def choose(folder: Path, name: str, device: str, wanted: Wanted, *, bf16: bool) -> Throughput:
     """What is in effect for the base in `folder`, called `name`, on `device`.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from selfinstruct.core.errors import RecipeError
+from selfinstruct.core.errors import RecipeError, UserError
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.money import from_dollars
 from selfinstruct.core.sections.student import StudentConfig
@@ -17,7 +17,7 @@ from selfinstruct.steps.planning.job import Job
 from selfinstruct.steps.planning.model import measure_model
 from selfinstruct.steps.planning.outlook import Outlook, foresee
 from selfinstruct.steps.planning.room import Room, is_sharded
-from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose
+from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose, without_flash
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.training.adapters import add_adapter
 from selfinstruct.steps.training.base import Base, find_base, speaking_of
@@ -130,14 +130,26 @@ class Inputs:
         It is the base, with a new adapter around it unless all weights are trained. Raises
         `UserError` for a base that cannot be loaded, or packing that it cannot have.
         """
-        model = self.weights(plan)
+        insisted = self.config.packing is True
+        model, plan, notes = self._with_attention(plan, insisted)
         check_vocabulary(model, self.form.tokenizer, self.base.name)
         if plan.throughput.liger:
             use_liger(model)
-        insisted = self.config.packing is True
-        plan, notes = settle(model, plan, self.base.name, insisted=insisted)
-        notes = [f"trained with {plan.throughput.words}", *notes]
+        plan, more = settle(model, plan, self.base.name, insisted=insisted)
+        notes = [f"trained with {plan.throughput.words}", *notes, *more]
         return model if plan.method == "full" else add_adapter(model, plan), plan, notes
+
+    def _with_attention(self, plan: Plan, insisted: bool) -> tuple[Any, Plan, list[str]]:
+        """The base's model; with PyTorch's attention where FlashAttention was only to be tried."""
+        found = plan.throughput
+        if self.config.attention != "auto" or found.attention is None:
+            return self.weights(plan), plan, []
+        try:
+            return self.weights(plan), plan, []
+        except UserError as error:  # a kernel that is there need not be for this GPU or PyTorch
+            why = f"{found.chosen} was not used: {error}"
+        plan = msgspec.structs.replace(plan, throughput=without_flash(found, insisted=insisted))
+        return self.weights(plan), plan, [why]
 
     def weights(self, plan: Plan) -> Any:
         """The base's model, in the precision it is trained in. Raises `UserError`."""
