@@ -119,3 +119,12 @@ def test_taken_ids_get_a_number() -> None:
     names = [unique("same", seen) for _ in range(20_000)]
     assert len(set(names)) == 20_000
     assert time.process_time() - began < 5, "it takes the square of the rows"
+
+
+def test_the_first_fault_of_a_source_is_named(tmp_path: Path) -> None:
+    """Of a file without a whole record it is that file's first, not its last or another's."""
+    task = {"instruction": "Name one", "output": "One."}
+    some = write(tmp_path / "some.jsonl", [task | {"output": ""}, task])
+    none = write(tmp_path / "none.jsonl", [task | {"output": ""}, task | {"output": " "}])
+    with pytest.raises(SeedError, match=r"none\.jsonl: holds no whole .*none\.jsonl:1: .*empty"):
+        read_given([SeedSource(path=str(some)), SeedSource(path=str(none))])

@@ -61,10 +61,10 @@ def read_given(sources: Iterable[SeedSource]) -> GivenData:
     for source in sources:
         path = Path(source.path)
         files = data_files(path)
-        before = len(data.train)
+        before, known = len(data.train), len(data.faults)
         data.train.extend(islice(_records(files, data.faults, seen, source.private), source.limit))
         if len(data.train) == before:
-            why = f"; the first fault: {data.faults[-1]}" if data.faults else ""
+            why = f"; the first fault: {data.faults[known]}" if data.faults[known:] else ""
             raise fault(str(path), f"holds no whole record{why}")
         held = [file for file in data_files(path, held_out=True) if file not in files]
         data.held_out.extend(_records(held, data.faults, seen, source.private))
