@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from selfinstruct.steps import machine
 from selfinstruct.steps.fits import Fit, what_fits
 from selfinstruct.steps.machine import Gpu, Machine, inspect_machine
-from selfinstruct.steps.planning.memory import GIB, Method, training_memory
+from selfinstruct.steps.planning.memory import GIB, LENGTHS, Method, training_memory
 from selfinstruct.steps.planning.shapes import STUDENTS, TEACHERS, Shape
 
 H200 = "NVIDIA H200, 143771, 143000\n"
@@ -166,11 +166,12 @@ MEASURED = [
 def test_formula_agrees_with_measured_peaks(
     shape: Shape, method: Method, tokens: int, mixed: bool, gib: float
 ) -> None:
-    """The formula is within 15% of what was measured."""
+    """The formula is within 15% of what was measured, which met one length alone."""
     counted = training_memory(
         shape.size, method, "cpu", rows=1, length=tokens, mixed=mixed, answers=0.5
     )
-    assert counted.total / GIB == pytest.approx(gib, rel=0.15)
+    lengths = LENGTHS if mixed else 0
+    assert (counted.total - lengths) / GIB == pytest.approx(gib, rel=0.15)
 
 
 def test_trls_loss_takes_more_memory_on_a_processor() -> None:

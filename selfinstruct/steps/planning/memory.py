@@ -39,8 +39,8 @@ USABLE: dict[Device, float] = {"cpu": 0.85, "mps": 0.7, "cuda": 0.92}
 OVERHEAD: dict[Device, int] = {"cpu": int(0.55 * GIB), "mps": int(0.55 * GIB), "cuda": GIB}
 # Two bytes a parameter, and two scales for each block of 256 (Dettmers et al. 2021).
 MOMENTS: dict[Optimizer, float] = {"adamw": 8, "adamw_8bit": 2.1}
-# What a processor compiles for products in bfloat16 of many shapes.
-KERNELS = int(0.1 * GIB)
+# What a processor compiles for products in bfloat16, and what it holds after many lengths.
+KERNELS, LENGTHS = int(0.1 * GIB), int(0.2 * GIB)
 # Elements kept for each element that goes into or comes out of a linear map. On CUDA the states
 # between layers are in float32 where all weights are trained, and PEFT's layers for four bits keep
 # a copy each of what goes in; so they do where the model is split, with states in bfloat16.
@@ -118,7 +118,7 @@ def training_memory(
             model, method, device, rows, length, recompute, split=shards > 1, size=size
         ),
         loss=loss,
-        overhead=OVERHEAD[device] + (KERNELS if mixed and device == "cpu" else 0),
+        overhead=OVERHEAD[device] + (KERNELS + LENGTHS if mixed and device == "cpu" else 0),
     )
 
 
