@@ -14,6 +14,8 @@ import pytest
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.stages.train import read_summary, train_student
 from selfinstruct.steps.launch import plan_launch
+from selfinstruct.steps.training.base import Base
+from selfinstruct.steps.training.results import whole
 from tests.tiny_student import make_base, make_run, rows
 
 pytestmark = [
@@ -107,3 +109,20 @@ def test_a_split_model_in_bfloat16_keeps_its_sums(tmp_path: Path) -> None:
     assert sum(loss != low for loss, low in zip(found, rounded, strict=True)) > len(found) / 2
     adapter = load_file(folder.student / "adapter/adapter_model.safetensors")
     assert {weight.dtype for weight in adapter.values()} == {torch.float32}
+
+
+def test_one_process_alone_loads_what_zero3_put_together(tmp_path: Path) -> None:
+    """transformers would have all processes load a model as long as ZeRO-3 is in effect, and the
+    others are gone by then."""
+    from transformers.integrations import deepspeed
+
+    class Split:
+        def is_zero3(self) -> bool:
+            return True
+
+    folder, in_effect = make_base(tmp_path / "base"), Split()
+    deepspeed.set_hf_deepspeed_config(in_effect)
+    assert deepspeed.is_deepspeed_zero3_enabled()
+    base = Base(name="tiny", folder=folder, identity="")
+    assert whole(base, "full", folder).config.num_hidden_layers == 2
+    assert not deepspeed.is_deepspeed_zero3_enabled()

@@ -20,6 +20,9 @@ from selfinstruct.steps.training.summary import SUMMARY
 
 def whole(base: Base, method: Method, saved: Path) -> Any:
     """The trained model in `saved`, of which each process had a part, on the processor."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # ZeRO-3's processes would load it together; this one is alone now
     full = method == "full"
     source = saved if full else base.folder
     model = load_model(source, base.name, device="cpu", dtype=weight_dtype("cpu", trained=full))
