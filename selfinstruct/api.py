@@ -113,13 +113,20 @@ class Run:
             recipe: the rest of the settings; its seeds and its teacher are left out.
             overrides: ``student.base=...`` and the like.
 
-        Raises `SeedError`, `RecipeError`, or `FolderError` where `output` is the run of a teacher.
+        Raises `SeedError`, `RecipeError`, or `FolderError` where `output` is the run of a teacher
+        or holds other files, or `data` is what this run wrote.
         """
         folder = RunFolder(output)
+        folder.refuse_foreign()
         if folder.recipe_path.is_file() and folder.recipe().teacher is not None:
             raise FolderError(
                 f"{folder.path}: is a run with a teacher; give another folder for a student on "
                 f"{data}"
+            )
+        if folder.wrote(Path(data)):
+            raise FolderError(
+                f"{data}: was written by this run, and would be written anew from itself; give the "
+                "data that it was made of, or another folder"
             )
         data_files(Path(data))  # a folder for what is not there would be one too many
         return cls.from_recipe(data_recipe(data, folder.path, recipe, overrides), output=output)

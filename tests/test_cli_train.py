@@ -64,6 +64,33 @@ def test_a_question_takes_no_setting_of_the_dataset(run: Run) -> None:
     assert "dataset.held_out=0.5: --plan and --show-masks change nothing" in str(refused)
 
 
+def test_a_question_about_the_data_changes_no_setting(run: Run, tmp_path: Path) -> None:
+    """With --data too: another base or recipe counts this once, other data are refused."""
+    data = str(tmp_path / "claims.jsonl")
+    before = run.folder.recipe_path.read_bytes()
+    other = make_base(tmp_path / "another")
+    recipe = tmp_path / "full.yaml"
+    recipe.write_text("seeds: x.jsonl\nstudent: {base: some, method: full, device: cpu}\n")
+    whole = ["--data", data, "--base", str(other), "--recipe", str(recipe)]
+    asked = command(run, *whole, "--plan")
+    assert asked.exit_code == 0, asked.output
+    assert "method     full" in asked.stdout
+    assert command(run, *whole, "--show-masks", "1").exit_code == 0
+    write(tmp_path / "others.jsonl", TASKS)
+    refused = command(run, "--data", str(tmp_path / "others.jsonl"), "--plan").exception
+    assert isinstance(refused, UserError)
+    assert "is on other data or has other settings" in str(refused)
+    assert run.folder.recipe_path.read_bytes() == before
+
+
+def test_a_process_of_a_launcher_takes_no_data(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would write the dataset; it is not ignored either."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = command(run, "--data", "claims.jsonl").exception
+    assert isinstance(refused, UserError)
+    assert "give --data to one process first" in str(refused)
+
+
 def test_questions_are_put_one_at_a_time(run: Run) -> None:
     """Of two, one would go unanswered."""
     refused = command(run, "--show-masks", "1", "--plan").exception

@@ -142,6 +142,41 @@ def test_a_run_with_a_teacher_is_not_taken_over(tmp_path: Path) -> None:
         Run.from_data(tmp_path / "claims.jsonl", tmp_path / "run")
 
 
+def test_a_folder_of_other_things_is_not_taken_over(tmp_path: Path) -> None:
+    """What lies in a folder that is no run stays, a folder `dataset` of one's own above all."""
+    data = write(tmp_path / "project" / "dataset" / "claims.jsonl", TASKS)
+    with pytest.raises(FolderError, match=r"holds other files.*give a new folder"):
+        Run.from_data(data, tmp_path / "project")
+    assert [path.name for path in (tmp_path / "project").iterdir()] == ["dataset"]
+    assert data.is_file()
+    with pytest.raises(FolderError, match="is a file"):
+        Run.from_data(data, data)
+
+
+def test_what_a_run_writes_is_no_data_of_its_own(tmp_path: Path) -> None:
+    """A dataset made of itself would shrink each time, by what is held out."""
+    run = given_run(tmp_path, TASKS)
+    made = run.write_dataset()
+    for own in (run.folder.dataset, run.folder.dataset / "train.jsonl"):
+        with pytest.raises(FolderError, match="was written by this run"):
+            Run.from_data(own, run.folder.path)
+    assert run.write_dataset() == made
+    other = Run.from_data(run.folder.dataset, tmp_path / "other").write_dataset()
+    assert (other.train, other.held_out) == (made.train, made.held_out)
+
+
+def test_private_sources_stay_private_under_other_data(tmp_path: Path) -> None:
+    """A recipe for private examples is not loosened by the data that takes their place."""
+    data = write(tmp_path / "claims.jsonl", TASKS)
+    recipe = {"name": "x", "seeds": [{"path": "a.jsonl", "private": True}]}
+    run = Run.from_data(data, tmp_path / "run", recipe)
+    assert run.write_dataset().private_seeds == len(TASKS)
+    opened = ["seeds.0.private=false"]
+    assert (
+        not Run.from_data(data, tmp_path / "run", recipe, overrides=opened).recipe.seeds[0].private
+    )
+
+
 def test_without_a_teacher_nothing_is_generated(tmp_path: Path) -> None:
     """Generating says what is missing, and what can be done without."""
     run = given_run(tmp_path, TASKS)

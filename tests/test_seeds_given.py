@@ -93,6 +93,27 @@ def test_a_faulty_row_is_named_and_left_out(tmp_path: Path, row: dict[str, Any],
         raise SeedError(data.faults[0])
 
 
+def test_a_file_may_hold_tasks_and_conversations(tmp_path: Path) -> None:
+    """Each row is read by what it has, whichever kind comes first; a conversation goes before the
+    single task that stands beside it, as in this package's own datasets."""
+    task = {"instruction": "Say hello.", "output": "Hello."}
+    chat = talk(("user", "A?"), ("assistant", "B."), ("user", "C?"), ("assistant", "D."))
+    both = chat | {"instruction": "C?", "input": "", "output": "D."}
+    rows = [task | {"messages": None}, chat, both, task]
+    for order in (rows, rows[::-1]):
+        data = read(write(tmp_path / "a.jsonl", order))
+        assert not data.faults
+        turns = [len(record.messages or []) for record in data.train]
+        assert turns == ([0, 4, 4, 0] if order is rows else [0, 4, 4, 0][::-1])
+
+
+def test_ids_and_categories_may_be_numbers(tmp_path: Path) -> None:
+    """A number for a name, as tables have them, costs no record."""
+    task = {"instruction": "Say hello.", "output": "Hello.", "id": 7.5, "category": 3}
+    record = read(write(tmp_path / "a.jsonl", [task])).train[0]
+    assert (record.id, record.category) == ("7.5", "3")
+
+
 def test_a_file_without_a_whole_record_is_an_error(tmp_path: Path) -> None:
     """It names the first fault."""
     file = write(tmp_path / "a.jsonl", [{"instruction": "Add.", "output": ""}])

@@ -95,6 +95,7 @@ def command(
     """
     from selfinstruct.api import Run
     from selfinstruct.core.recipe_file import override_recipe
+    from selfinstruct.engine.folder import RunFolder
     from selfinstruct.steps.training.plan import process_count
 
     asks = only_plan or masks is not None
@@ -104,12 +105,20 @@ def command(
     if base is not None:
         overrides = (*overrides, f"student.base={base}")
     if process_count() > 1:  # one of several, started by a launcher; the dataset is written
+        if data is not None:
+            raise UserError(
+                "this is one of several processes: give --data to one process first, such as with "
+                "--launch torchrun, and start what it prints"
+            )
         _train(Run(run), force, as_json)
         return
     if data is None:
         opened = Run(run)
         if not asks:
             opened.configure(*overrides)
+    elif asks and RunFolder(run).recipe_path.is_file():
+        opened = Run(run)
+        overrides = (_asked(opened, data, recipe, overrides),)
     else:
         opened = Run.from_data(data, run, recipe, overrides=overrides)
         overrides = ()  # the run is made with them
@@ -130,6 +139,24 @@ def command(
         _start(opened, processes, force, as_json)
     else:
         _train(opened, force, as_json)
+
+
+def _asked(run: Run, data: str, recipe: str | None, overrides: Sequence[str]) -> str:
+    """The student that is asked about, as one setting.
+
+    Raises `UserError` where the run would have to be changed for it.
+    """
+    from selfinstruct.core.recipe_file import data_recipe
+
+    asked = data_recipe(data, run.folder.path, recipe, overrides)
+    if asked.model_copy(update={"student": None}) != run.recipe.model_copy(
+        update={"student": None}
+    ):
+        raise UserError(
+            f"{run.folder.path} is on other data or has other settings, and --plan and "
+            "--show-masks change nothing; give another folder, or only settings of student"
+        )
+    return f"student={'null' if asked.student is None else asked.student.model_dump_json()}"
 
 
 def _say_left_out(made: DatasetSummary) -> None:

@@ -126,7 +126,7 @@ def data_recipe(
 ) -> Recipe:
     """The recipe of a student on `data`, in the folder `run`: `recipe` but for who writes.
 
-    Raises `RecipeError`.
+    Where a source of `recipe` is private, so is `data`. Raises `RecipeError`.
     """
     if isinstance(recipe, (str, Path)):
         recipe = load_recipe(recipe)
@@ -136,7 +136,10 @@ def data_recipe(
     for writer in ("teacher", "answer_teacher"):
         whole.pop(writer, None)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", run.resolve().name).lstrip("._-") or "student"
-    whole |= {"name": name, "seeds": [str(data)]}
+    seeds = whole.get("seeds")
+    sources = seeds if isinstance(seeds, list) else [seeds]
+    private = any(isinstance(one, dict) and one.get("private") for one in sources)
+    whole |= {"name": name, "seeds": [{"path": str(data), "private": private}]}
     for override in overrides:
         apply_override(whole, override)
     return check_recipe(whole, "settings")

@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 from selfinstruct.core.errors import FolderError
 from selfinstruct.core.recipe import Recipe
 
+LOCK, OWNER = "run.lock", "run.pid"
+
 
 class RunFolder:
     """Where a run lives. The object is only paths: making one touches nothing."""
@@ -47,6 +49,26 @@ class RunFolder:
         folder = cls(path)
         folder.save_recipe(recipe)
         return folder
+
+    def refuse_foreign(self) -> None:
+        """Raise `FolderError` where the folder is none, or holds files and no run.
+
+        A run replaces whole folders in it, such as dataset/.
+        """
+        if not self.path.exists() or self.recipe_path.is_file():
+            return
+        if not self.path.is_dir():
+            raise FolderError(f"{self.path}: is a file; give a folder for the run")
+        if {child.name for child in self.path.iterdir()} - {LOCK, OWNER}:
+            raise FolderError(
+                f"{self.path}: holds other files and no run; give a new folder, such as "
+                f"{self.path / 'run'}"
+            )
+
+    def wrote(self, path: Path) -> bool:
+        """Whether `path` is one of the folders that a run writes, or in one."""
+        owned = (self.dataset, self.selection, self.student, self.evaluation)
+        return any(path.resolve().is_relative_to(folder.resolve()) for folder in owned)
 
     def save_recipe(self, recipe: Recipe) -> None:
         """Keep the resolved recipe; hold the lock. Raises `FolderError`."""
@@ -83,8 +105,8 @@ class RunFolder:
 
         The lock is the operating system's: it is free again after kill -9.
         """
-        held = FileLock(self.path / "run.lock", timeout=0)
-        owner = self.path / "run.pid"
+        held = FileLock(self.path / LOCK, timeout=0)
+        owner = self.path / OWNER
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             held.acquire()

@@ -78,7 +78,7 @@ def _records(
         layout: Layout | None = None
         for number, row in enumerate(iter_rows(file), 1):
             try:
-                layout = layout or layout_of(row.value, row.where)
+                layout = _own_layout(row, layout)
                 found = _of_row(row, layout)
             except SeedError as error:
                 faults.append(str(error))
@@ -88,7 +88,23 @@ def _records(
                 yield msgspec.structs.replace(record, id=name, private=private)
 
 
+def _own_layout(row: Row, before: Layout | None) -> Layout:
+    """What the row itself has, a conversation first; else that of the row before."""
+    if isinstance(row.value.get("messages"), list) and row.value["messages"]:
+        return "conversation"
+    there = {name: value for name, value in row.value.items() if value is not None}
+    try:
+        return layout_of(there, row.where)
+    except SeedError:
+        if before is None:
+            raise
+        return before
+
+
 def _of_row(row: Row, layout: Layout) -> list[Given]:
+    # In tables these are numbers, too.
+    names = {name: _text(row.value, name) for name in ("id", "category") if name in row.value}
+    row = row._replace(value=row.value | names)
     talk = turns_of(row.value, layout, row.where)
     if talk is not None and [who for who, _ in talk[1]] != ["user", "assistant"]:
         return [_conversation(row, *talk)]
