@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -194,7 +195,9 @@ def test_the_command_writes_the_files_and_prints_the_line(
 ) -> None:
     """--launch starts nothing by itself."""
     folder = make_run(tmp_path / "run", tmp_path / "base")
-    monkeypatch.setattr("selfinstruct.api.Run.write_dataset", lambda self: None)
+    monkeypatch.setattr(
+        "selfinstruct.api.Run.write_dataset", lambda self: SimpleNamespace(faulty=0)
+    )
     arguments = ["--launch", "accelerate", "--sharding", "zero3", "--processes", "2"]
     result = CliRunner().invoke(cli, ["train-student", str(folder.path), *arguments])
     assert result.exit_code == 0, result.output

@@ -51,8 +51,8 @@ class Pair(msgspec.Struct):
 
 @pytest.fixture(scope="module")
 def pair(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Ten epochs over seven records, with dropout; one other is held out."""
-    settings = MEASURING | {"lora_dropout": 0.1}
+    """Sixteen epochs over seven records, with dropout; another is held out, and gets worse."""
+    settings = MEASURING | {"lora_dropout": 0.1, "epochs": 16}
     data = {"train": rows()[:7], "test": rows()[7:]}
     unmeasured = settings | {"eval_steps": None}
     plain = make_run(tmp_path_factory.mktemp("plain"), base, student=unmeasured, **data)
@@ -293,12 +293,14 @@ def test_the_plan_is_kept_beside_what_came(pair: Pair) -> None:
 
 
 def test_a_plan_changes_nothing(base: Path, tmp_path: Path) -> None:
-    """It loads no weights: a base whose weights are gone is planned all the same."""
+    """It loads no weights: a base whose file of weights holds others is planned all the same."""
     import shutil
 
+    import torch
+    from safetensors.torch import save_file
+
     bare = Path(shutil.copytree(base, tmp_path / "bare"))
-    (bare / "model.safetensors").unlink()
-    (bare / "model.safetensors").touch()
+    save_file({"other": torch.zeros(1)}, bare / "model.safetensors")
     folder = make_run(tmp_path / "run", bare, student={"micro_batch_size": "auto"})
     before = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*"))
     plan = plan_student(folder)

@@ -28,6 +28,8 @@ def print_plan(plan: Outlook, base: str) -> None:
 
     out = console()
     table = Table(box=None, pad_edge=False, padding=(0, 2), show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a long path is shown whole
     for name, value in facts(plan, base):
         table.add_row(name, value)
     out.print(table)
