@@ -116,7 +116,7 @@ def test_conversations_are_learned_and_measured_whole(tmp_path: Path, base: Path
 
 
 def test_private_data_is_not_published(tmp_path: Path) -> None:
-    """A source marked private keeps the whole dataset from leaving."""
+    """A source marked private keeps the whole dataset from leaving, and of a student it is said."""
     data = write(tmp_path / "claims.jsonl", TASKS)
     recipe = {
         "name": "claims",
@@ -127,6 +127,10 @@ def test_private_data_is_not_published(tmp_path: Path) -> None:
     assert run.write_dataset().private_seeds == len(TASKS)
     plan = run.plan_publish(what="dataset")
     assert any("private" in refusal for refusal in plan.repos[0].refusals)
+    (run.folder.student / "merged").mkdir(parents=True)
+    (run.folder.student / "training.json").write_text("{}")
+    student = run.plan_publish(what="student").repos[0]
+    assert any(f"trained on {len(TASKS)} private examples" in note for note in student.notes)
 
 
 def test_a_run_with_a_teacher_is_not_taken_over(tmp_path: Path) -> None:
@@ -175,6 +179,15 @@ def test_private_sources_stay_private_under_other_data(tmp_path: Path) -> None:
     assert (
         not Run.from_data(data, tmp_path / "run", recipe, overrides=opened).recipe.seeds[0].private
     )
+
+
+def test_given_data_is_compared(tmp_path: Path) -> None:
+    """Beside the file it was made of, the run has the same records."""
+    run = given_run(tmp_path, TASKS)
+    run.write_dataset()
+    found = run.compare(tmp_path / "claims.jsonl")
+    assert found.first.diversity == found.second.diversity
+    assert found.first.diversity.records == len(TASKS)
 
 
 def test_without_a_teacher_nothing_is_generated(tmp_path: Path) -> None:

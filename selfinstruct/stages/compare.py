@@ -43,7 +43,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(first: Path, second: Path) -> Comparison:
-    """Compare two sources, each a run's folder (its kept records) or any dataset.
+    """Compare two sources, each a run's folder or any dataset.
+
+    A run's records are the kept ones, and without a teacher all of its data.
 
     Raises `SeedError` or `FolderError` where one cannot be read.
     """
@@ -59,7 +61,10 @@ def compare(first: Path, second: Path) -> Comparison:
 def _tasks(source: Path) -> tuple[list[Task], int]:
     """The records of a source, and how many of its rows are none."""
     if (source / "recipe.yaml").is_file():
-        with Ledger.read(RunFolder.open(source).db_path) as ledger:
+        folder = RunFolder.open(source)
+        with Ledger.read(folder.db_path) as ledger:
+            if folder.recipe().teacher is None:
+                return [*ledger.seeds()], 0  # they are the records
             return [record.candidate for record in ledger.records(kept=True)], 0
     read = read_dataset(source)
     return [*read.tasks], len(read.faults)

@@ -113,8 +113,8 @@ def pack(
     notes += _paths_of_this_machine(files)
     if what == "student" and private_seeds:
         notes.append(
-            f"its training records were written after {len(private_seeds)} private examples, "
-            "and a model can repeat what it was trained on"
+            f"it was trained on {len(private_seeds)} private examples, or on records written after "
+            "them, and a model can repeat what it was trained on"
         )
     return Parcel(
         what=what,
@@ -251,7 +251,8 @@ def _private_rows(files: Sequence[LocalFile], private_seeds: Sequence[SeedTask])
         return []
     return [
         f"the dataset holds {len(held)} examples of private sources ({_some(sorted(held))}): set "
-        "dataset.include_seeds: false, run selfinstruct export, then publish"
+        "dataset.include_seeds: false, run selfinstruct export, then publish; where they are the "
+        "whole dataset, it stays here"
     ]
 
 
