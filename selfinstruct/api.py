@@ -110,7 +110,8 @@ class Run:
             data: JSON lines, JSON, CSV, Parquet, or a folder of them: single tasks in any layout
                 of seeds, or conversations.
             output: the run folder, new or of the same kind.
-            recipe: the rest of the settings; its seeds and its teacher are left out.
+            recipe: the rest of the settings; its seeds and its teacher are left out. Those that
+                the run has already where not given.
             overrides: ``student.base=...`` and the like.
 
         Raises `SeedError`, `RecipeError`, or `FolderError` where `output` is the run of a teacher
@@ -118,7 +119,8 @@ class Run:
         """
         folder = RunFolder(output)
         folder.refuse_foreign()
-        if folder.recipe_path.is_file() and folder.recipe().teacher is not None:
+        before = folder.recipe() if folder.recipe_path.is_file() else None
+        if before is not None and before.teacher is not None:
             raise FolderError(
                 f"{folder.path}: is a run with a teacher; give another folder for a student on "
                 f"{data}"
@@ -129,7 +131,8 @@ class Run:
                 "data that it was made of, or another folder"
             )
         data_files(Path(data))  # a folder for what is not there would be one too many
-        return cls.from_recipe(data_recipe(data, folder.path, recipe, overrides), output=output)
+        settings = before if recipe is None else recipe
+        return cls.from_recipe(data_recipe(data, folder.path, settings, overrides), output=output)
 
     def configure(self, *overrides: str) -> Recipe:
         """Change settings of the run (``a.b=value``) and return its recipe."""

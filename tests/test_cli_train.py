@@ -58,6 +58,13 @@ def test_a_question_about_another_base_names_that_one(run: Run, tmp_path: Path) 
     assert str(other) in "".join(shown.split()), "a long path goes on in the next line, whole"
 
 
+def test_a_base_is_its_name_as_it_stands(run: Run) -> None:
+    """A folder may be called what YAML would read as something else."""
+    refused = command(run, "--base", "a: 1", "--plan").exception
+    assert isinstance(refused, UserError)
+    assert "student.base: a: 1: neither a model folder" in str(refused)
+
+
 def test_a_question_takes_no_setting_of_the_dataset(run: Run) -> None:
     """The dataset would have to be written anew, which a question does not."""
     refused = command(run, "--plan", "--set", "dataset.held_out=0.5").exception

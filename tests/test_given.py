@@ -157,6 +157,17 @@ def test_a_folder_of_other_things_is_not_taken_over(tmp_path: Path) -> None:
         Run.from_data(data, data)
 
 
+def test_the_data_given_again_keep_the_settings(tmp_path: Path) -> None:
+    """A run on data that is named once more has the base and options that it had."""
+    run = given_run(tmp_path, TASKS)
+    again = Run.from_data(tmp_path / "claims.jsonl", run.folder.path)
+    assert again.recipe == run.recipe
+    one = ["student.epochs=1"]
+    changed = Run.from_data(tmp_path / "claims.jsonl", run.folder.path, overrides=one)
+    assert changed.recipe.student is not None
+    assert (changed.recipe.student.base, changed.recipe.student.epochs) == ("some-base", 1)
+
+
 def test_what_a_run_writes_is_no_data_of_its_own(tmp_path: Path) -> None:
     """A dataset made of itself would shrink each time, by what is held out."""
     run = given_run(tmp_path, TASKS)

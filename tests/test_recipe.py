@@ -130,6 +130,23 @@ def test_the_learning_rate_follows_the_method_where_not_given(
     assert StudentConfig(base="some-base", **student).learning_rate == rate
 
 
+def test_the_learning_rate_follows_a_method_that_is_set_later() -> None:
+    """Of a run too, whose resolved recipe has every key; a rate that was chosen stays."""
+    recipe = Recipe.model_validate({"name": "x", "seeds": "a", "student": {"base": "b"}})
+    resolved = Recipe.model_validate(recipe.model_dump(mode="json"))
+    full = ["student.method=full"]
+    for before in (recipe, resolved):
+        after = override_recipe(before, full)
+        assert after.student is not None
+        assert after.student.learning_rate == 2e-5
+    for rate in (1e-4, 2e-4):
+        chosen = {"base": "b", "learning_rate": rate}
+        given = Recipe.model_validate({"name": "x", "seeds": "a", "student": chosen})
+        after = override_recipe(given, full)
+        assert after.student is not None
+        assert after.student.learning_rate == rate
+
+
 def test_a_wrong_method_is_the_error_though_the_learning_rate_depends_on_it() -> None:
     """The default that asks for the method does not hide what is wrong with it."""
     with pytest.raises(ValidationError, match="method"):

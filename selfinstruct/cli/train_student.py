@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ def command(
     if recipe is not None and data is None:
         raise UserError("--recipe goes with --data; a run has its own recipe, changed by --set")
     if base is not None:
-        overrides = (*overrides, f"student.base={base}")
+        overrides = (*overrides, f"student.base={json.dumps(base)}")  # it is read as YAML
     if process_count() > 1:  # one of several, started by a launcher; the dataset is written
         if data is not None:
             raise UserError(
@@ -148,7 +149,7 @@ def _asked(run: Run, data: str, recipe: str | None, overrides: Sequence[str]) ->
     """
     from selfinstruct.core.recipe_file import data_recipe
 
-    asked = data_recipe(data, run.folder.path, recipe, overrides)
+    asked = data_recipe(data, run.folder.path, recipe or run.recipe, overrides)
     if asked.model_copy(update={"student": None}) != run.recipe.model_copy(
         update={"student": None}
     ):

@@ -17,6 +17,7 @@ from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.recipe_faults import recipe_error
 from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.sections.strict import Strict
+from selfinstruct.core.sections.student import usual_rate
 from selfinstruct.core.shipped import find
 
 ANY_DATASET = "any"
@@ -80,10 +81,26 @@ def override_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """`recipe` with ``a.b=value`` settings changed. Raises `RecipeError`."""
     if not overrides:
         return recipe
-    loaded = recipe.model_dump(mode="json")
+    loaded = _changeable(recipe)
     for override in overrides:
         apply_override(loaded, override)
     return check_recipe(loaded, "--set")
+
+
+def _changeable(recipe: Recipe, *, exclude_unset: bool = False) -> dict[str, Any]:
+    """`recipe` as a mapping, without a learning rate that is to follow the method.
+
+    A run's resolved recipe, which gives every key, does not tell whether the rate was chosen: the
+    usual one of its method then counts as not.
+    """
+    loaded = recipe.model_dump(mode="json", exclude_unset=exclude_unset)
+    if (student := recipe.student) is not None:
+        given = student.model_fields_set
+        usual = student.learning_rate == usual_rate({"method": student.method})
+        resolved = given == type(student).model_fields.keys()
+        if "learning_rate" not in given or (resolved and usual):
+            loaded["student"].pop("learning_rate", None)
+    return loaded
 
 
 def given_recipe(recipe: RecipeLike, overrides: Sequence[str] = ()) -> Recipe:
@@ -131,7 +148,7 @@ def data_recipe(
     if isinstance(recipe, (str, Path)):
         recipe = load_recipe(recipe)
     if isinstance(recipe, Recipe):
-        recipe = recipe.model_dump(mode="json", exclude_unset=True)
+        recipe = _changeable(recipe, exclude_unset=True)
     whole = copy.deepcopy(recipe or {})  # an override changes it in place
     for writer in ("teacher", "answer_teacher"):
         whole.pop(writer, None)

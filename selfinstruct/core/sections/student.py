@@ -38,7 +38,7 @@ class PreferenceConfig(Strict):
     """How strongly the student is held to what fine-tuning made of it."""
 
 
-def _usual_rate(given: Mapping[str, Any]) -> float:
+def usual_rate(given: Mapping[str, Any]) -> float:
     """The field's usual learning rate by method: QLoRA's and Alpaca's for 7B."""
     return 2e-5 if given.get("method") == "full" else 2e-4
 
@@ -54,7 +54,7 @@ class StudentConfig(Strict):
     epochs: float = Field(default=3.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps at most, whatever `epochs` says."""
-    learning_rate: float = Field(default_factory=_usual_rate, gt=0)
+    learning_rate: float = Field(default_factory=usual_rate, gt=0)
     """The highest of the training. Where not given: 2e-4 for an adapter, 2e-5 for `full`, which
     bears less."""
     batch_size: int = Field(default=16, ge=1)
