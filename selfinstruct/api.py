@@ -87,10 +87,11 @@ class Run:
             overrides: ``a.b=value`` settings that go before the file's.
             output: the run folder; ``outputs/<name>`` where not given.
 
-        Raises `RecipeError` or `FolderError`.
+        Raises `RecipeError`, or `FolderError` where `output` holds other files and no run.
         """
         recipe = given_recipe(recipe, overrides)
         folder = RunFolder(output or OUTPUTS / recipe.name)
+        folder.refuse_foreign()
         with folder.lock():
             folder.save_recipe(recipe)
         return cls(folder.path)

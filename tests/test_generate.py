@@ -166,9 +166,15 @@ def test_ctrl_c_finishes_what_is_in_flight(tmp_path: Path, start_fake_server: St
     """The first stop lets calls end and be recorded; continuing gives the same dataset."""
     server = start_fake_server(latency_ms=20)
     run = make(tmp_path, server.url, target=60)
+    waiting = []
 
     def on_start(progress: Progress, stop: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_later(0.15, stop)
+        async def stop_at_the_first_record() -> None:
+            while not progress.kept:  # noqa: ASYNC110 (it changes in place)
+                await asyncio.sleep(0.005)
+            stop()
+
+        waiting.append(asyncio.get_running_loop().create_task(stop_at_the_first_record()))
 
     with pytest.raises(Interrupted, match="the same command continues"):
         run.generate(on_start)

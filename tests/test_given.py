@@ -201,6 +201,15 @@ def test_given_data_is_compared(tmp_path: Path) -> None:
     assert found.first.diversity.records == len(TASKS)
 
 
+def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path: Path) -> None:
+    """Its dataset/ would be replaced; a run with a teacher may not take it over either."""
+    other = write(tmp_path / "mine" / "dataset" / "data.jsonl", TASKS)
+    recipe = {"name": "mine", "seeds": [str(other)]}
+    with pytest.raises(FolderError, match="holds other files and no run"):
+        Run.from_recipe(recipe, output=tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["dataset"]
+
+
 def test_without_a_teacher_nothing_is_generated(tmp_path: Path) -> None:
     """Generating says what is missing, and what can be done without."""
     run = given_run(tmp_path, TASKS)
