@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 import selfinstruct
 from selfinstruct.api import Run
+from selfinstruct.cli.main import cli
 from selfinstruct.core.errors import FolderError, RecipeError, SeedError, UserError
 from selfinstruct.stages.dataset import export
 from selfinstruct.steps.tables import read_parquet
@@ -236,26 +236,27 @@ def test_the_recipe_of_others_gives_the_settings(tmp_path: Path) -> None:
     assert recipe.student.method == "qlora"
 
 
-def test_the_command_makes_the_run_and_goes_on(tmp_path: Path, base: Path) -> None:
+def test_the_command_makes_the_run_and_goes_on(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line trains on a file; given again, it finds everything done."""
     write(tmp_path / "claims.jsonl", [*TASKS, {"instruction": "Add.", "output": ""}])
 
-    def command(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "selfinstruct", "train-student", "run", *options],
-            cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+
+    def command(*options: str) -> Result:
+        return CliRunner().invoke(cli, ["train-student", "run", *options])
 
     whole = ("--data", "claims.jsonl", "--base", str(base), "--set", "student.max_steps=1")
     first = command(*whole)
-    assert first.returncode == 0, first.stderr
+    assert first.exit_code == 0, first.stderr
     assert 'left out: claims.jsonl:17: field "output" is empty' in first.stderr
     made = (tmp_path / "run" / "student" / "training.json").read_bytes()
-    assert command(*whole).returncode == 0
+    assert command(*whole).exit_code == 0
     assert (tmp_path / "run" / "student" / "training.json").read_bytes() == made
     refused = command("--recipe", "x.yaml")
-    assert refused.returncode == 2
-    assert "--recipe goes with --data" in refused.stderr
+    assert isinstance(refused.exception, UserError)
+    assert "--recipe goes with --data" in str(refused.exception)
 
 
 def test_the_package_offers_it(tmp_path: Path) -> None:
