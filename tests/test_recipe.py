@@ -105,6 +105,12 @@ def test_a_missing_recipe_says_how_to_get_one(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.yaml")
 
 
+def test_a_misspelt_recipe_names_the_nearest() -> None:
+    """Among those in its folder, the shipped ones too."""
+    with pytest.raises(RecipeError, match=r"did you mean recipes/quickstart\.yaml\?"):
+        load_recipe("recipes/quikstart.yaml")
+
+
 @pytest.mark.parametrize(
     "path", sorted((shipped_root() / "recipes").glob("*.yaml")), ids=lambda p: p.name
 )

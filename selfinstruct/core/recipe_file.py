@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,9 @@ def _load_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises `RecipeError`."""
     found = find(path)
     if found is None:
-        raise RecipeError(f"{path}: no such recipe; `selfinstruct init DIR` writes one")
+        near = _nearest(Path(path))
+        hint = f"did you mean {near}?" if near else "`selfinstruct init DIR` writes one"
+        raise RecipeError(f"{path}: no such recipe; {hint}")
     try:
         loaded = yaml.safe_load(found.read_text("utf-8"))
     except UnicodeDecodeError as error:
@@ -56,6 +59,14 @@ def _load_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, this is {_kind(loaded)}")
     return loaded
+
+
+def _nearest(path: Path) -> Path | None:
+    """The recipe in the folder of `path`, shipped ones too, that is named most like it."""
+    folder = find(path.parent)
+    names = [one.name for one in folder.glob("*.yaml")] if folder and folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return path.with_name(near[0]) if near else None
 
 
 def check_recipe(loaded: dict[str, Any], source: str) -> Recipe:
