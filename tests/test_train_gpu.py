@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,23 +146,29 @@ def test_trls_kernel_gives_the_loss_without_its_figures(
     )
 
 
+def optimizers() -> list[Any]:
+    """Those that are alive; types are compared, as asking a dead weak proxy raises an error."""
+    import torch
+
+    return [one for one in gc.get_objects() if issubclass(type(one), torch.optim.Optimizer)]
+
+
 def test_an_optimizer_is_gone_before_the_next_training(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its moments are as large as the model or larger, and trainers refer to themselves."""
-    import torch
-
     data = tmp_path / "pairs.jsonl"
     data.write_bytes(orjson.dumps({"prompt": "Say warm", "chosen": "Warm.", "rejected": "No."}))
     alive: list[Any] = []
     plain = preference.build
 
     def build(*given: Any) -> Any:
-        found = [one for one in gc.get_objects() if isinstance(one, torch.optim.Optimizer)]
-        alive.extend(one for one in found if one.state)
+        alive.extend(one for one in optimizers() if one.state and one not in earlier)
         return plain(*given)
 
     monkeypatch.setattr(preference, "build", build)
+    gc.collect()
+    earlier = weakref.WeakSet(optimizers())
     gc.disable()
     try:
         student = {"max_steps": 2, "merge": False, "preference": {"data": str(data)}}
