@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from selfinstruct.core.errors import PrivacyError, UserError
 from selfinstruct.steps.privacy import Policy, hub_is_off
-from selfinstruct.steps.training.base import find_base, same_model
+from selfinstruct.steps.training.base import check_base, find_base, same_model
+from selfinstruct.testing.fake_hub import HubState, running
+from selfinstruct.testing.hub_replies import Blob, Repo
 
 HEADER = b'{"tensor": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}'
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"ab"
@@ -103,6 +106,69 @@ def test_a_model_in_the_hubs_cache_is_used(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     base = find_base("acme/tiny", LOCAL)
     assert (base.hub_id, base.license) == ("acme/tiny", "mit")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubState]:
+    """A Hub that this process asks, and an empty cache."""
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with running() as hub:
+        files = "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + files,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        yield hub
+
+
+def add_commit(repo: Repo, folder: Path) -> str:
+    """Commit the files of a model's `folder`; the commit's hash."""
+    files = {path.name: Blob(path.read_bytes(), lfs=False) for path in folder.iterdir()}
+    return repo.add_commit(files)
+
+
+def test_a_revision_of_the_hub_is_fetched_and_kept(hub: HubState, tmp_path: Path) -> None:
+    """A tag and a commit are one base, which stays when the branch moves, and offline too."""
+    repo = hub.add_repo("model", "acme/tiny", private=False)
+    old = add_commit(repo, model_folder(tmp_path / "old"))
+    repo.tags["v1"] = old
+    (tmp_path / "old/config.json").write_text('{"model_type": "mistral"}')
+    new = add_commit(repo, tmp_path / "old")
+    tagged, newest = find_base("acme/tiny", OPEN, "v1"), find_base("acme/tiny", OPEN)
+    assert (tagged.commit, newest.commit, tagged.name) == (old, new, "acme/tiny")
+    assert tagged.identity != newest.identity
+    assert find_base("acme/tiny", OPEN, old) == tagged
+    assert (tagged.folder / "config.json").read_text() == '{"model_type": "llama"}'
+    for revision in ("v1", old):
+        assert find_base("acme/tiny", LOCAL, revision) == tagged
+        check_base("acme/tiny", LOCAL, revision)
+
+
+def test_a_revision_that_is_not_there_is_named(hub: HubState, tmp_path: Path) -> None:
+    """The Hub has no such tag; a cache that has another commit does not stand in for it."""
+    repo = hub.add_repo("model", "acme/tiny", private=False)
+    add_commit(repo, model_folder(tmp_path / "old"))
+    with pytest.raises(UserError, match=r"student\.revision: the Hub has no .*v2 of acme/tiny"):
+        find_base("acme/tiny", OPEN, "v2")
+    find_base("acme/tiny", OPEN)
+    for look in (find_base, check_base):
+        with pytest.raises(UserError, match=r"student\.base: acme/tiny@v2: .*may not be asked"):
+            look("acme/tiny", LOCAL, "v2")
+
+
+def test_a_base_of_this_machine_has_no_revision(tmp_path: Path) -> None:
+    """It would be left out in silence, so it is refused."""
+    folder = model_folder(tmp_path / "m")
+    for name, what in (
+        (str(folder), "folder"), ("a.gguf", "GGUF file"), ("smollm2-135m-instruct", "GGUF file"),
+    ):  # fmt: skip
+        for look in (find_base, check_base):
+            with pytest.raises(UserError, match=rf"student\.revision: .* is a {what}"):
+                look(name, OPEN, "v1")
 
 
 def test_names_of_one_model(tmp_path: Path) -> None:

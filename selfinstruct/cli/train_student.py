@@ -213,7 +213,7 @@ def _print_plan(plan: Outlook, student: StudentConfig | None, as_json: bool) -> 
     from selfinstruct.cli.training_plan import print_plan
 
     assert student is not None  # noqa: S101 (without one there is no plan)
-    print_plan(plan, student.base)
+    print_plan(plan, student.base_name)
 
 
 def _launch(run: Run, launcher: Any, processes: int, sharding: Any, nodes: int, go: bool) -> None:

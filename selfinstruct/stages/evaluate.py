@@ -139,7 +139,7 @@ class _Evaluation:
         self.config = recipe.evaluate
         self.trained = _student(folder)
         policy = Policy.of(recipe.privacy, recipe.allow_hosts)
-        self.base = find_base(self.trained.base, policy)
+        self.base = find_base(self.trained.base, policy, self.trained.base_commit or None)
         tokenizer = load_tokenizer(self.base.folder, self.base.name)
         self.form = StudentFormat(
             tokenizer,

@@ -24,7 +24,7 @@ from selfinstruct.core.errors import FolderError, MissingDependency, SelfInstruc
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
 from selfinstruct.steps.privacy import Policy
-from selfinstruct.steps.training.base import find_base
+from selfinstruct.steps.training.base import Base, find_base
 from selfinstruct.steps.training.export import merge, same_answers
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.gguf_base import sha256_of
@@ -142,12 +142,18 @@ def _form(folder: RunFolder, recipe: Recipe, summary: TrainSummary) -> StudentFo
     return StudentFormat(tokenizer, recipe.name, recipe.dataset.system_prompt)
 
 
+def _base(recipe: Recipe, summary: TrainSummary) -> Base:
+    """What the student was trained from. Raises `UserError` where it is no longer there."""
+    policy = Policy.of(recipe.privacy, recipe.allow_hosts)
+    return find_base(summary.base, policy, summary.base_commit or None)
+
+
 def _context(folder: RunFolder, recipe: Recipe, summary: TrainSummary) -> int:
     """The positions that the student has; where its base does not say, those it was trained on."""
     if summary.merged is not None:
         model, name = folder.path / summary.merged, recipe.name
     else:
-        base = find_base(summary.base, Policy.of(recipe.privacy, recipe.allow_hosts))
+        base = _base(recipe, summary)
         model, name = base.folder, base.name
     return context_length(model, name) or summary.max_length
 
@@ -191,8 +197,7 @@ def _merged(
         architecture(whole, recipe.name)
         yield whole
         return
-    policy = Policy.of(recipe.privacy, recipe.allow_hosts)
-    base = find_base(summary.base, policy)
+    base = _base(recipe, summary)
     architecture(base.folder, recipe.name)  # before anything that takes time
     adapter, prompts = folder.path / summary.adapter, form.prompt_ids(rows)
     if summary.merged is None:

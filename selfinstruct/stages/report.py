@@ -159,7 +159,7 @@ def _lead(run: _Run) -> str:
     if teacher is not None:
         parts.append(f"Teacher <b>{text(teacher.model)}</b> ({text(teacher.kind)})")
     if run.recipe.student:
-        parts.append(f"student <b>{text(run.recipe.student.base)}</b>")
+        parts.append(f"student <b>{text(run.recipe.student.base_name)}</b>")
     if seeds := len(run.seeds):
         what = "record" if teacher is None else "seed"
         parts.append(f"{count(seeds)} {what}{'' if seeds == 1 else 's'}")

@@ -52,11 +52,12 @@ class Blob(NamedTuple):
 
 @dataclass
 class Repo:
-    """A repository: who sees it, its commits in order, and the files of each."""
+    """A repository: who sees it, its commits in order, the files of each, and tags of some."""
 
     private: bool
     commits: list[str] = field(default_factory=list)
     trees: dict[str, dict[str, Blob]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, Blob]:
@@ -173,7 +174,11 @@ class Exchange:
             return [entry for entry in listed if entry["path"] in wanted]
         if verb == "refs":
             head = {"name": "main", "ref": "refs/heads/main", "targetCommit": repo.commits[-1]}
-            return {"branches": [head], "converts": [], "tags": []}
+            tags = [
+                {"name": name, "ref": f"refs/tags/{name}", "targetCommit": commit}
+                for name, commit in repo.tags.items()
+            ]
+            return {"branches": [head], "converts": [], "tags": tags}
         raise Refusal(404, f"{self.method} {self.path} is not spoken here")
 
     def _form(self, name: str) -> list[str]:
@@ -199,6 +204,7 @@ class Exchange:
     def _revision(repo: Repo, revision: str) -> str:
         if revision in ("main", "HEAD"):
             return repo.commits[-1]
+        revision = repo.tags.get(revision, revision)
         if revision not in repo.trees:
             raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return revision

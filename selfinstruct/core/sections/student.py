@@ -48,6 +48,8 @@ class StudentConfig(Strict):
 
     base: str
     """A model folder, a Hub id, a GGUF file, or `smollm2-135m-instruct`."""
+    revision: str | None = Field(default=None, min_length=1)
+    """The commit, tag or branch of a base on the Hub; its main branch where not given."""
     method: Literal["lora", "qlora", "full"] = "lora"
     """`lora` trains a small adapter beside the frozen base, `qlora` the same beside a base held in
     4 bits (extra `qlora`), `full` all weights."""
@@ -133,6 +135,11 @@ class StudentConfig(Strict):
     """Trackers that are told of each step, if their package is there."""
     distillation: DistillationConfig | None = None
     preference: PreferenceConfig | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The base for people, with its revision where one is asked for."""
+        return self.base if self.revision is None else f"{self.base}@{self.revision}"
 
     @model_validator(mode="after")
     def _measured(self) -> StudentConfig:

@@ -84,7 +84,7 @@ def _facts(t: Mapping[str, Any]) -> list[tuple[str, str]]:
     seconds = t.get("seconds", 0)
     pace = f", {count(round(tokens / seconds))} tokens a second" if seconds and tokens else ""
     return [
-        ("Base", str(t.get("base", ""))),
+        ("Base", "@".join(str(t[k]) for k in ("base", "base_commit") if t.get(k))),
         ("Method", str(t.get("method", ""))),
         (
             "Parameters trained",

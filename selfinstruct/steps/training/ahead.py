@@ -21,7 +21,7 @@ def look_ahead(config: StudentConfig, policy: Policy) -> None:
     check_method(config.method)
     check_optimizer(config.optimizer, sharded=False)
     check_trackers(config.report_to, local=policy.local)
-    check_base(config.base, policy)
+    check_base(config.base, policy, config.revision)
     if config.distillation is not None:
         with speaking_of({"student.base": "student.distillation.teacher"}):
             check_base(config.distillation.teacher, policy)

@@ -28,7 +28,8 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     """A base that is ready to load.
 
     `name` is what the recipe says, `hub_id` the model's name on the Hub where it is known,
-    `license` its identifier there ("" if unknown). `identity` changes when the files do.
+    `license` its identifier there ("" if unknown). `identity` changes when the files do. `commit`
+    is what was loaded from the Hub, "" for what lies on this machine otherwise.
     """
 
     name: str
@@ -36,18 +37,21 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     identity: str
     hub_id: str = ""
     license: str = ""
+    commit: str = ""
 
 
-def find_base(name: str, policy: Policy) -> Base:
+def find_base(name: str, policy: Policy, revision: str | None = None) -> Base:
     """The base called `name`: a model folder, a GGUF file, a shipped name, or a Hub id.
 
     Args:
         name: `student.base` of the recipe.
         policy: the run's privacy. A local one fetches nothing, and neither does the Hub's own
             offline switch; what is in the caches of this machine is used in every case.
+        revision: a commit, tag or branch of the Hub's; its main branch where not given.
 
-    Raises `UserError` in one line where there is no such base.
+    Raises `UserError` in one line where there is no such base or revision.
     """
+    _check_revision(name, revision)
     path = Path(name).expanduser()
     if path.is_dir():
         return _from_folder(name, path)
@@ -59,12 +63,15 @@ def find_base(name: str, policy: Policy) -> Base:
         return _from_gguf(name, resolve(name, policy=policy))
     if _HUB_ID.match(name):
         offline = policy.local or hub_is_off()
-        return _from_folder(name, _from_hub(name, offline=offline), hub_id=name)
+        folder = _from_hub(name, revision, offline=offline)
+        # The Hub's cache calls a snapshot by its commit, whatever it was asked for.
+        return _from_folder(name, folder, hub_id=name, commit=folder.name)
     raise _no_base(name)
 
 
-def check_base(name: str, policy: Policy) -> None:
+def check_base(name: str, policy: Policy, revision: str | None = None) -> None:
     """Raise what `find_base` would raise, without fetching or converting anything."""
+    _check_revision(name, revision)
     path = Path(name).expanduser()
     if path.is_dir():
         _check_folder(name, path)
@@ -76,7 +83,7 @@ def check_base(name: str, policy: Policy) -> None:
     elif not _HUB_ID.match(name):
         raise _no_base(name)
     elif policy.local or hub_is_off():
-        _check_folder(name, _from_hub(name, offline=True))
+        _check_folder(name, _from_hub(name, revision, offline=True))
 
 
 @contextlib.contextmanager
@@ -98,6 +105,19 @@ def _no_base(name: str) -> UserError:
         f"student.base: {name}: neither a model folder, a GGUF file, {' or '.join(KNOWN)}, "
         "nor a Hub id such as owner/name"
     )
+
+
+def _check_revision(name: str, revision: str | None) -> None:
+    """Raises `UserError` where `revision` would be left out, `name` being of this machine."""
+    if revision is None:
+        return
+    folder = Path(name).expanduser().is_dir()
+    if folder or name.lower().endswith(".gguf") or name.lower() in KNOWN:
+        what = "folder" if folder else "GGUF file"
+        raise UserError(
+            f"student.revision: {name} is a {what}, and revisions are the Hub's; leave it out, or "
+            "give a Hub id such as owner/name"
+        )
 
 
 def _from_gguf(name: str, path: Path) -> Base:
@@ -125,7 +145,7 @@ def _check_folder(name: str, folder: Path) -> None:
     check_files(folder, name)
 
 
-def _from_folder(name: str, folder: Path, hub_id: str = "") -> Base:
+def _from_folder(name: str, folder: Path, hub_id: str = "", commit: str = "") -> Base:
     _check_folder(name, folder)
     source = read_source(folder)
     return Base(
@@ -134,26 +154,42 @@ def _from_folder(name: str, folder: Path, hub_id: str = "") -> Base:
         identity=folder_mark(folder),
         hub_id=hub_id or (source.hub_id if source else ""),
         license=(source.license if source else "") or _card_license(folder),
+        commit=commit,
     )
 
 
-def _from_hub(name: str, *, offline: bool) -> Path:
+def _from_hub(name: str, revision: str | None, *, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    named = name if revision is None else f"{name}@{revision}"
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=offline))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=offline
+            )
+        )
+    except RevisionNotFoundError:
+        raise UserError(
+            f"student.revision: the Hub has no commit, tag or branch {revision or 'main'} of "
+            f"{name}; look at its page there, or leave the revision out"
+        ) from None
     except LocalEntryNotFoundError:
         why = "not in the Hub's cache on this machine, and the Hub may not be asked"
         if not offline:
             why = "not in the Hub's cache on this machine, and the Hub cannot be reached"
         raise UserError(
-            f"student.base: {name}: no such folder here, and {why}; "
+            f"student.base: {named}: no such folder here, and {why}; "
             "fetch it where that is allowed, or give a model folder"
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         why = first_line(error)
-        raise UserError(f"student.base: {name}: the Hub did not give it ({why})") from None
+        raise UserError(f"student.base: {named}: the Hub did not give it ({why})") from None
 
 
 def same_model(one: str, other: str) -> bool:

@@ -86,9 +86,11 @@ def _summary(facts: StudentFacts, kind: str) -> str:
 
 def _usage(facts: StudentFacts, kind: str) -> str:
     base = facts.training.base_hub_id or "path/to/base"
+    commit = facts.training.base_commit
     if kind == "adapter":
+        at = f', revision="{commit}"' if commit else ""
         load = (
-            f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
+            f'base = AutoModelForCausalLM.from_pretrained("{base}"{at})\n'
             'model = PeftModel.from_pretrained(base, "path/to/adapter")\n'
         )
         imports = "from peft import PeftModel\n"
@@ -113,6 +115,7 @@ def _training(facts: StudentFacts) -> str:
     done = facts.training
     first, last = done.losses[0].loss, done.losses[-1].loss
     rows = [
+        *([("commit of the base", f"`{done.base_commit}`")] if done.base_commit else []),
         ("method", done.method),
         *((name.replace("_", " "), value) for name, value in facts.settings.items()),
         ("records", f"{done.train_records:,}"),

@@ -25,13 +25,14 @@ def save_adapter(model: Any, folder: Path, base: Base, form: StudentFormat) -> N
     """Save the adapter of a trained `model` with its tokenizer into `folder`.
 
     The adapter names its base as the Hub knows it, or not at all: where the base lies on this
-    machine is of no use elsewhere.
+    machine is of no use elsewhere. With the name goes the commit that was trained on.
     """
     # "auto" would ask the Hub whether the vocabulary grew; it never does here.
     model.save_pretrained(folder, save_embedding_layers=False)
     path = folder / "adapter_config.json"
     config = orjson.loads(path.read_bytes())
     config["base_model_name_or_path"] = base.hub_id or None
+    config["revision"] = base.commit or None
     path.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
     save_tokenizer(form.tokenizer, folder)
 

@@ -46,7 +46,10 @@ from selfinstruct.steps.training.runtime import (
 
 FORMAT = 3  # raise it when the same settings and records are to give another student
 # Settings that change what a training costs or leaves behind, not what the student learns.
-NOT_LEARNED = ("base", "save_steps", "merge", "gpu_hour_price", "report_to", "dataloader_workers")
+# The base and its revision count by the files they stand for.
+NOT_LEARNED = (
+    "base", "revision", "save_steps", "merge", "gpu_hour_price", "report_to", "dataloader_workers",
+)  # fmt: skip
 
 
 class Inputs:
@@ -78,7 +81,7 @@ class Inputs:
         self.rows = read_split(dataset, "train")
         if config.conversations is not None:
             self.rows += read_conversations(config.conversations)
-        self.base: Base = find_base(config.base, policy)
+        self.base: Base = find_base(config.base, policy, config.revision)
         self.form = StudentFormat(
             load_tokenizer(self.base.folder, self.base.name),
             self.base.name,

@@ -43,6 +43,7 @@ def summarize(
         base=base.name,
         base_hub_id=base.hub_id,
         base_license=base.license,
+        base_commit=base.commit,
         method=method,
         trainable_params=fitted.trainable_params,
         total_params=fitted.total_params,

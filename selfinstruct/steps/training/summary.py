@@ -47,6 +47,7 @@ class Later(msgspec.Struct, frozen=True, kw_only=True):
 class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     """training.json: how the student was trained.
 
+    `base_commit` is what of the base was loaded from the Hub, "" where it came from elsewhere.
     `tokens` counts prompts and answers without padding over all steps, `useful_tokens` those with
     loss, `padded_tokens` the positions computed. `truncated` and `fully_masked` count records cut
     at the maximum length, and left out because their prompt alone fills it. `seconds` covers all
@@ -60,6 +61,7 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     base: str
     base_hub_id: str
     base_license: str
+    base_commit: str = ""
     method: Literal["lora", "qlora", "full"]
     trainable_params: int
     total_params: int
