@@ -88,6 +88,16 @@ def test_t5_from_records_to_its_measures(t5: Path, tmp_path: Path) -> None:
     assert any(sample.after == sample.reference for sample in measured.samples)
 
 
+def test_t5_learns_the_same_from_any_micro_batch(t5: Path, tmp_path: Path) -> None:
+    """Its own loss would be as many times as large as a step has micro-batches."""
+    found = []
+    for micro in (1, 4):
+        student = {"micro_batch_size": micro, "max_length": "auto", "max_steps": 2, "merge": False}
+        summary = train_student(make_run(tmp_path / str(micro), t5, student=student))
+        found.append([value for step in summary.losses for value in (step.loss, step.grad_norm)])
+    assert found[0] == pytest.approx(found[1], rel=0.02)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_share_that_is_trained(base: Path, tmp_path: Path, method: str) -> None:
     """Full training counts every weight, an adapter its own; a 4-bit weight counts as one."""

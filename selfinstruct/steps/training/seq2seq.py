@@ -1,6 +1,10 @@
 """Supervised fine-tuning of an encoder-decoder (T5 and its kin) with transformers' Seq2SeqTrainer.
 
 TRL has no trainer for these. The encoder reads the prompt; the decoder learns the answer.
+
+T5's own loss is the mean of a micro-batch, which the trainer adds up over a step as if it were a
+share of the step's: with eight micro-batches it would be eight times as large, gradients too, and a
+short answer's tokens would weigh more. Here it is the mean over the tokens of the step.
 """
 
 from __future__ import annotations
@@ -28,7 +32,16 @@ def build(setup: Setup) -> Any:
         data_collator=DataCollatorForSeq2Seq(setup.tokenizer, model=_own(setup.model)),
         processing_class=setup.tokenizer,
         callbacks=setup.callbacks,
+        compute_loss_func=_share_of_mean,
     )
+
+
+def _share_of_mean(outputs: Any, labels: Any, num_items_in_batch: Any) -> Any:
+    """The summed loss (nats) of a micro-batch's labels, over the number of those of its step."""
+    from torch.nn.functional import cross_entropy
+
+    logits = outputs.logits.flatten(0, 1).float()
+    return cross_entropy(logits, labels.flatten(), reduction="sum") / num_items_in_batch
 
 
 def _own(model: Any) -> Any:
