@@ -59,10 +59,19 @@ def check_later(recipe: Recipe) -> None:
             needed.append("topics")
     _check([*needed, *(["train"] if recipe.student is not None else []), "report"])
     if recipe.student is not None:
-        from selfinstruct.steps.privacy import Policy
-        from selfinstruct.steps.training.ahead import look_ahead
+        check_training(recipe)
 
-        look_ahead(recipe.student, Policy.of(recipe.privacy, recipe.allow_hosts))
+
+def check_training(recipe: Recipe) -> None:
+    """Raise what training the student would raise at once, before its records are read.
+
+    `MissingDependency` for a package, `UserError` for a base or data that is not there.
+    """
+    _check(["train"])
+    from selfinstruct.steps.privacy import Policy
+    from selfinstruct.steps.training.ahead import look_ahead
+
+    look_ahead(recipe.need_student(), Policy.of(recipe.privacy, recipe.allow_hosts))
 
 
 def _check(needed: Iterable[str]) -> None:

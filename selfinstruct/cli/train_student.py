@@ -95,11 +95,9 @@ def command(
     GPUs it starts a process for each, as torchrun does.
     """
     from selfinstruct.api import Run
-    from selfinstruct.core.recipe_file import override_recipe
-    from selfinstruct.engine.folder import RunFolder
+    from selfinstruct.cli.as_it_was import as_it_was
     from selfinstruct.steps.training.plan import process_count
 
-    asks = only_plan or masks is not None
     _check(only_plan, masks, launch, **how)
     if recipe is not None and data is None:
         raise UserError("--recipe goes with --data; a run has its own recipe, changed by --set")
@@ -113,33 +111,59 @@ def command(
             )
         _train(Run(run), force, as_json)
         return
+    with as_it_was(run):
+        opened, asked = _opened(run, data, recipe, overrides, only_plan or masks is not None)
+        student = _ready(opened, asked, here=launch is None)
+        if masks is not None:
+            _masks(opened, asked, masks, as_json)
+            return
+        processes = processes or _processes(student)
+        if launch is not None:
+            _launch(opened, launch, processes, **how)
+        elif only_plan:
+            plan = opened.plan_student(
+                *asked, processes=processes, sharded=how["sharding"] != "ddp"
+            )
+            _print_plan(plan, student, as_json)
+        elif processes > 1:
+            _start(opened, processes, force, as_json)
+        else:
+            _train(opened, force, as_json)
+
+
+def _opened(
+    run: str, data: str | None, recipe: str | None, overrides: Sequence[str], asks: bool
+) -> tuple[Run, Sequence[str]]:
+    """The run, made or changed as is wished, and the settings that only a question has."""
+    from selfinstruct.api import Run
+    from selfinstruct.engine.folder import RunFolder
+
     if data is None:
         opened = Run(run)
-        if not asks:
-            opened.configure(*overrides)
-    elif asks and RunFolder(run).recipe_path.is_file():
+        if asks:
+            return opened, overrides
+        opened.configure(*overrides)
+        return opened, ()
+    if asks and RunFolder(run).recipe_path.is_file():
         opened = Run(run)
-        overrides = (_asked(opened, data, recipe, overrides),)
-    else:
-        opened = Run.from_data(data, run, recipe, overrides=overrides)
-        overrides = ()  # the run is made with them
-    _say_left_out(opened.write_dataset())
-    if masks is not None:
-        _masks(opened, overrides, masks, as_json)
-        return
-    student = override_recipe(opened.recipe, overrides).student if asks else opened.recipe.student
-    processes = processes or _processes(student)
-    if launch is not None:
-        _launch(opened, launch, processes, **how)
-    elif only_plan:
-        plan = opened.plan_student(
-            *overrides, processes=processes, sharded=how["sharding"] != "ddp"
-        )
-        _print_plan(plan, student, as_json)
-    elif processes > 1:
-        _start(opened, processes, force, as_json)
-    else:
-        _train(opened, force, as_json)
+        return opened, (_asked(opened, data, recipe, overrides),)
+    return Run.from_data(data, run, recipe, overrides=overrides), ()
+
+
+def _ready(run: Run, asked: Sequence[str], *, here: bool) -> StudentConfig:
+    """The student that is meant, once the dataset is written.
+
+    What it needs of the machine is looked for first, where it is trained `here`.
+    """
+    from selfinstruct.cli.needs import check_training
+    from selfinstruct.core.recipe_file import override_recipe
+
+    meant = override_recipe(run.recipe, asked)
+    student = meant.need_student()
+    if here:
+        check_training(meant)
+    _say_left_out(run.write_dataset())
+    return student
 
 
 def _asked(run: Run, data: str, recipe: str | None, overrides: Sequence[str]) -> str:
@@ -196,15 +220,15 @@ def _check(
         )
 
 
-def _processes(student: StudentConfig | None) -> int:
+def _processes(student: StudentConfig) -> int:
     from selfinstruct.steps.processes import gpus_to_use
     from selfinstruct.steps.training.runtime import check_packages
 
     check_packages("training a student")
-    return 1 if student is None else gpus_to_use(student.batch_size, student.device)
+    return gpus_to_use(student.batch_size, student.device)
 
 
-def _print_plan(plan: Outlook, student: StudentConfig | None, as_json: bool) -> None:
+def _print_plan(plan: Outlook, student: StudentConfig, as_json: bool) -> None:
     if as_json:
         import msgspec
 
@@ -212,7 +236,6 @@ def _print_plan(plan: Outlook, student: StudentConfig | None, as_json: bool) -> 
         return
     from selfinstruct.cli.training_plan import print_plan
 
-    assert student is not None  # noqa: S101 (without one there is no plan)
     print_plan(plan, student.base_name)
 
 

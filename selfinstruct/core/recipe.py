@@ -76,6 +76,15 @@ class Recipe(Strict):
             )
         return self.teacher
 
+    def need_student(self) -> StudentConfig:
+        """The student. Raises `RecipeError` where the recipe has none."""
+        if self.student is None:
+            raise RecipeError(
+                f"{self.name}: no base is named for the student; name a model, such as "
+                "--base smollm2-135m-instruct, or give the recipe a section student"
+            )
+        return self.student
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _paths_are_sources(cls, value: Any) -> Any:

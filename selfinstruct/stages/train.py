@@ -141,15 +141,10 @@ class _Training:
     """One training of a run: what it starts from, and the mark that says whether it was done."""
 
     def __init__(self, folder: RunFolder, recipe: Recipe) -> None:
-        if recipe.student is None:
-            raise RecipeError(
-                "the recipe has no student section; add one, such as "
-                "--set student.base=smollm2-135m-instruct"
-            )
         self.began = time.monotonic()
         self.folder = folder
         self.recipe = recipe
-        self.config: StudentConfig = recipe.student
+        self.config: StudentConfig = recipe.need_student()
         self.checkpoints = folder.student / "checkpoints"
         self.inputs = Inputs(
             self.config,

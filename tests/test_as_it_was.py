@@ -1,0 +1,96 @@
+"""Where a training is refused, the run folder is as it was before the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from selfinstruct.api import Run
+from selfinstruct.cli.as_it_was import as_it_was
+from selfinstruct.cli.main import cli
+from selfinstruct.core.errors import SelfInstructError, UserError
+from tests.test_given import TASKS, write
+from tests.tiny_student import make_base
+
+# Too short for any answer, which shows once records and base were read.
+TOO_SHORT = ["--set", "student.max_length=16", "--set", "student.device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+def refusal(folder: Path, *options: str) -> str:
+    """What `train-student` is refused with."""
+    found = CliRunner().invoke(cli, ["train-student", str(folder), *options])
+    assert isinstance(found.exception, UserError), found.output
+    return str(found.exception)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".db"]
+    return {path: path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("where", ["run", "outputs/new/run"])
+def test_a_refused_training_leaves_no_folder(tmp_path: Path, base: Path, where: str) -> None:
+    """A mistake in the options, the base or the records costs a line, and no file stays."""
+    data = ["--data", str(write(tmp_path / "claims.jsonl", TASKS))]
+    folder = tmp_path / where
+    assert "no base is named for the student" in refusal(folder, *data)
+    assert "student.base: nowhere" in refusal(folder, *data, "--base", "nowhere")
+    whole = [*data, "--base", str(base), *TOO_SHORT]
+    for more in ([], ["--plan"], ["--processes", "2", "--set", "student.batch_size=3"]):
+        refusal(folder, *whole, *more)
+    assert [path.name for path in tmp_path.iterdir()] == ["claims.jsonl"]
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    """An empty one is empty again."""
+    data = write(tmp_path / "claims.jsonl", TASKS)
+    (tmp_path / "run").mkdir()
+    refusal(tmp_path / "run", "--data", str(data), "--base", "nowhere")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_run_that_was_there_keeps_recipe_and_dataset(tmp_path: Path, base: Path) -> None:
+    """Settings and data that are refused take the place of nothing."""
+    data = write(tmp_path / "claims.jsonl", TASKS)
+    settings = [f"student.base={base}", "student.device=cpu"]
+    run = Run.from_data(data, tmp_path / "run", overrides=settings)
+    run.write_dataset()
+    before, ids = files(run.folder.path), [seed.id for seed in run.seeds()]
+    other = write(tmp_path / "others.jsonl", TASKS[:3])
+    for options in (["--base", "nowhere"], TOO_SHORT, ["--data", str(other), *TOO_SHORT]):
+        refusal(run.folder.path, *options)
+        assert files(run.folder.path) == before
+    assert [seed.id for seed in run.seeds()] == ids
+
+
+def test_a_training_that_has_begun_is_kept(tmp_path: Path) -> None:
+    """What was trained before the mistake showed is gone on with."""
+    data = write(tmp_path / "claims.jsonl", TASKS)
+    with pytest.raises(UserError, match="out of memory"), as_it_was(tmp_path / "run"):
+        run = Run.from_data(data, tmp_path / "run")
+        (run.folder.student / "checkpoints").mkdir(parents=True)
+        raise UserError("out of memory")
+    assert Run(tmp_path / "run").folder.student.is_dir()
+
+
+def test_a_fault_of_ours_and_a_folder_in_use_are_left(tmp_path: Path) -> None:
+    """The one may be looked into, and the other is another process's work."""
+    data = write(tmp_path / "claims.jsonl", TASKS)
+    with pytest.raises(SelfInstructError), as_it_was(tmp_path / "one"):
+        Run.from_data(data, tmp_path / "one")
+        raise SelfInstructError("ours")
+    assert (tmp_path / "one" / "recipe.yaml").is_file()
+    with pytest.raises(UserError), as_it_was(tmp_path / "two"):
+        run = Run.from_data(data, tmp_path / "two")
+        held = run.folder.lock()
+        held.__enter__()
+        raise UserError("in use")
+    held.__exit__(None, None, None)
+    assert (tmp_path / "two" / "recipe.yaml").is_file()
