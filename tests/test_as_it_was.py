@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from click.testing import CliRunner
 from selfinstruct.api import Run
 from selfinstruct.cli.as_it_was import as_it_was
 from selfinstruct.cli.main import cli
-from selfinstruct.core.errors import SelfInstructError, UserError
+from selfinstruct.core.errors import FolderError, SelfInstructError, UserError
+from selfinstruct.engine.folder import RunFolder
 from tests.test_given import TASKS, write
 from tests.tiny_student import make_base
 
@@ -70,27 +72,36 @@ def test_a_run_that_was_there_keeps_recipe_and_dataset(tmp_path: Path, base: Pat
     assert [seed.id for seed in run.seeds()] == ids
 
 
+def begin(data: Path, folder: Path, error: SelfInstructError, *, trained: bool = False) -> None:
+    """A command that makes a run and ends in `error`."""
+    with as_it_was(folder):
+        run = Run.from_data(data, folder)
+        if trained:
+            (run.folder.student / "checkpoints").mkdir(parents=True)
+        raise error
+
+
 def test_a_training_that_has_begun_is_kept(tmp_path: Path) -> None:
-    """What was trained before the mistake showed is gone on with."""
+    """What was trained before the mistake showed is gone on with; a fault of ours is left too."""
     data = write(tmp_path / "claims.jsonl", TASKS)
-    with pytest.raises(UserError, match="out of memory"), as_it_was(tmp_path / "run"):
-        run = Run.from_data(data, tmp_path / "run")
-        (run.folder.student / "checkpoints").mkdir(parents=True)
-        raise UserError("out of memory")
-    assert Run(tmp_path / "run").folder.student.is_dir()
+    with pytest.raises(UserError, match="out of memory"):
+        begin(data, tmp_path / "one", UserError("out of memory"), trained=True)
+    with pytest.raises(SelfInstructError, match="ours"):
+        begin(data, tmp_path / "two", SelfInstructError("ours"))
+    for name in ("one", "two"):
+        assert (tmp_path / name / "recipe.yaml").is_file()
 
 
-def test_a_fault_of_ours_and_a_folder_in_use_are_left(tmp_path: Path) -> None:
-    """The one may be looked into, and the other is another process's work."""
-    data = write(tmp_path / "claims.jsonl", TASKS)
-    with pytest.raises(SelfInstructError), as_it_was(tmp_path / "one"):
-        Run.from_data(data, tmp_path / "one")
-        raise SelfInstructError("ours")
-    assert (tmp_path / "one" / "recipe.yaml").is_file()
-    with pytest.raises(UserError), as_it_was(tmp_path / "two"):
-        run = Run.from_data(data, tmp_path / "two")
-        held = run.folder.lock()
-        held.__enter__()
-        raise UserError("in use")
-    held.__exit__(None, None, None)
-    assert (tmp_path / "two" / "recipe.yaml").is_file()
+def test_the_folder_of_another_process_is_left(tmp_path: Path) -> None:
+    """What fails because the folder is in use takes nothing away."""
+    folder = RunFolder(tmp_path / "run")
+    with contextlib.ExitStack() as held, pytest.raises(FolderError, match="in use"):
+        with_the_lock(folder, held)
+    assert folder.recipe_path.is_file()
+
+
+def with_the_lock(folder: RunFolder, held: contextlib.ExitStack) -> None:
+    with as_it_was(folder.path):
+        held.enter_context(folder.lock())
+        folder.recipe_path.write_text("another's")
+        folder.lock().__enter__()
