@@ -149,3 +149,40 @@ def test_the_first_fault_of_a_source_is_named(tmp_path: Path) -> None:
     none = write(tmp_path / "none.jsonl", [task | {"output": ""}, task | {"output": " "}])
     with pytest.raises(SeedError, match=r"none\.jsonl: holds no whole .*none\.jsonl:1: .*empty"):
         read_given([SeedSource(path=str(some)), SeedSource(path=str(none))])
+
+
+def test_a_line_that_cannot_be_read_is_left_out_like_a_faulty_row(tmp_path: Path) -> None:
+    """It is named with its line, and mending it changes no other record's id."""
+    good = json.dumps({"instruction": "Say hello.", "output": "Hello."})
+    file = tmp_path / "a.jsonl"
+    file.write_text(f'{good}\n{{"instruction": "Add\n{good}\n[1, 2]\n{good}\n', "utf-8")
+    data = read(file)
+    assert [record.id for record in data.train] == ["a-1", "a-3", "a-5"]
+    assert data.faults == [
+        f"{file}:2: is not JSON: Unterminated string starting at column 17",
+        f"{file}:4: a record must be an object, this is a list",
+    ]
+    table = tmp_path / "a.csv"
+    table.write_text("instruction,output\nAdd one, please,2\nSay hello.,Hello.\n", "utf-8")
+    data = read(table)
+    assert (len(data.train), data.faults) == (
+        1,
+        [f"{table}:2: has 3 cells, but the header names 2"],
+    )
+
+
+def test_a_file_that_can_mostly_not_be_read_is_an_error(tmp_path: Path) -> None:
+    """What can be read of it is no more than chance; one JSON object over lines is told as such."""
+    good = json.dumps({"instruction": "Say hello.", "output": "Hello."})
+    file = tmp_path / "a.jsonl"
+    file.write_text(f"{good}\nnot json\n{good}\n{{\n", "utf-8")
+    assert len(read(file).train) == 2
+    file.write_text(f"{good}\nnot json\n{{\n", "utf-8")
+    with pytest.raises(SeedError, match=r"2 of its 3 rows cannot be read.* first: .*a\.jsonl:2: "):
+        read(file)
+    file.write_text(json.dumps(json.loads(good), indent=1), "utf-8")
+    with pytest.raises(SeedError, match="is one JSON object with the fields"):
+        read(file)
+    file.write_bytes(f"{good}\n".encode() + b'{"instruction": "\xe9"}\n')
+    with pytest.raises(SeedError, match="is not UTF-8; save the file as UTF-8"):
+        read(file)  # the next lines with such letters would be missing too

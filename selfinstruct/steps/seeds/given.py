@@ -3,7 +3,8 @@
     found = read_given([SeedSource(path="claims.jsonl")])
 
 Any kind of file and layout that seeds may have. Unlike a seed, a conversation keeps all its turns.
-A row that is no whole task (no output, a wrong type) is named and left out, and reading goes on.
+A row that is no whole task (no output, a wrong type, a line that is not JSON) is named and left
+out, and reading goes on. A file most of whose rows cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -76,7 +77,10 @@ def _records(
 ) -> Iterator[Given]:
     for file in files:
         layout: Layout | None = None
-        for number, row in enumerate(iter_rows(file), 1):
+        unreadable: list[SeedError] = []
+        rows = 0
+        for row in _rows(file, unreadable, faults):
+            rows += 1
             try:
                 layout = _own_layout(row, layout)
                 found = _of_row(row, layout)
@@ -84,8 +88,25 @@ def _records(
                 faults.append(str(error))
                 continue
             for record in found:
-                name = unique(record.id or f"{file.stem}-{number}", seen)
+                # Ids stay the same when the lines that cannot be read are mended.
+                name = unique(record.id or f"{file.stem}-{rows + len(unreadable)}", seen)
                 yield msgspec.structs.replace(record, id=name, private=private)
+        if len(unreadable) > rows:
+            raise fault(
+                str(file),
+                f"{len(unreadable):,} of its {rows + len(unreadable):,} rows cannot be read, so it "
+                f"may be another kind of file; the first: {unreadable[0]}",
+            )
+
+
+def _rows(file: Path, unreadable: list[SeedError], faults: list[str]) -> Iterator[Row]:
+    """The rows of `file`; those that cannot be read go to `unreadable`, in words to `faults`."""
+
+    def report(error: SeedError) -> None:
+        unreadable.append(error)
+        faults.append(str(error))
+
+    return iter_rows(file, report)
 
 
 def _own_layout(row: Row, before: Layout | None) -> Layout:

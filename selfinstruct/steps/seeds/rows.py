@@ -18,6 +18,7 @@ from selfinstruct.steps.seeds.faults import fault, kind_of
 from selfinstruct.steps.seeds.layouts import FIELD_NAMES, INSTRUCTION
 
 Kind = Literal["jsonl", "json", "csv", "parquet", "arrow"]
+OnFault = Callable[[SeedError], None]
 
 BOM = b"\xef\xbb\xbf"
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -39,20 +40,30 @@ class Row(NamedTuple):
         return f"{self.file}:{self.number}"
 
 
-def iter_rows(path: Path) -> Iterator[Row]:
-    """The rows of the file `path`, in order. Raises `SeedError` at the first that is no record."""
+def iter_rows(path: Path, on_fault: OnFault | None = None) -> Iterator[Row]:
+    """The rows of the file `path`, in order. Raises `SeedError` at the first that is no record.
+
+    With `on_fault`, what is wrong with one row alone (a line that is not JSON, no object, more or
+    fewer cells than the header) is told to it, and reading goes on; what leaves the rest of the
+    file in doubt is raised all the same.
+    """
+    report = on_fault or _raise
     try:
         with path.open("rb") as file:
             head = file.read(SNIFFED_BYTES)
         kind = sniff(head, path)
-        for number, value in READERS[kind](path):
-            if not isinstance(value, dict):
-                raise fault(
-                    f"{path}:{number}", f"a record must be an object, this is {kind_of(value)}"
-                )
-            yield Row(str(path), number, value)
+        for number, value in READERS[kind](path, report):
+            if isinstance(value, dict):
+                yield Row(str(path), number, value)
+            else:
+                said = f"a record must be an object, this is {kind_of(value)}"
+                report(fault(f"{path}:{number}", said))
     except OSError as error:
         raise fault(str(path), f"cannot be read: {error.strerror or error}") from error
+
+
+def _raise(error: SeedError) -> None:
+    raise error
 
 
 def sniff(head: bytes, path: Path) -> Kind:
@@ -119,15 +130,15 @@ def _not_json(path: Path, line: int, error: ValueError | RecursionError) -> Seed
     if isinstance(error, RecursionError):
         said = "is nested too deeply to be a record"
     elif isinstance(error, json.JSONDecodeError):
-        said = f"is not JSON: {error.msg} at column {error.colno}"
+        said = f"is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     else:  # a number of thousands of digits
         said = f"is not JSON that can be read: {error}"
     return fault(f"{path}:{line}", said)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def _json_lines(path: Path, report: OnFault) -> Iterator[tuple[int, Any]]:
     """One JSON value a line. Lines end at a line feed only: U+2028 is text."""
-    offset = 0
+    offset, begun = 0, False
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             text = _decode(line, path, line=number, offset=offset)
@@ -137,9 +148,14 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             if not text.strip():
                 continue
             try:
-                yield number, json.loads(text)
+                value = json.loads(text.rstrip("\r\n"))
             except (ValueError, RecursionError) as error:
-                raise _one_object(path) or _not_json(path, number, error) from error
+                if not begun and (spread := _one_object(path)) is not None:
+                    raise spread from error
+                report(_not_json(path, number, error))
+            else:
+                yield number, value
+            begun = True  # the first line tells whether the whole file is one object
 
 
 def _one_object(path: Path) -> SeedError | None:
@@ -158,7 +174,7 @@ def _one_object(path: Path) -> SeedError | None:
     )
 
 
-def _json_list(path: Path) -> Iterator[tuple[int, Any]]:
+def _json_list(path: Path, _: OnFault) -> Iterator[tuple[int, Any]]:
     """The elements of one JSON list, each with the line it begins on."""
     text = _text(path)
     decode = json.JSONDecoder().raw_decode
@@ -189,7 +205,7 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+def _csv(path: Path, report: OnFault) -> Iterator[tuple[int, Any]]:
     """CSV with a header line; comma, semicolon or tab. A cell may hold line breaks."""
     text = _text(path)
     mark = delimiter_of(text.split("\n", 1)[0])
@@ -201,15 +217,15 @@ def _csv(path: Path) -> Iterator[tuple[int, Any]]:
         for cells in reader:
             if cells and len(cells) != len(names):
                 said = f"has {len(cells)} cells, but the header names {len(names)}"
-                raise fault(f"{path}:{line}", said)
-            if cells:
+                report(fault(f"{path}:{line}", said))
+            elif cells:
                 yield line, dict(zip(names, cells, strict=True))
             line = reader.line_num + 1
     except csv.Error as error:
         raise fault(f"{path}:{line}", f"is not CSV: {error}") from error
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+def _parquet(path: Path, _: OnFault) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -224,7 +240,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
         ) from error
 
 
-def _arrow(path: Path) -> Iterator[tuple[int, Any]]:
+def _arrow(path: Path, _: OnFault) -> Iterator[tuple[int, Any]]:
     """The Arrow stream (or file) that `datasets` saves."""
     import pyarrow as pa
 
@@ -261,7 +277,7 @@ def _first(error: BaseException) -> str:
     return str(error).split("\n", 1)[0][:120]
 
 
-READERS: dict[Kind, Callable[[Path], Iterator[tuple[int, Any]]]] = {
+READERS: dict[Kind, Callable[[Path, OnFault], Iterator[tuple[int, Any]]]] = {
     "jsonl": _json_lines,
     "json": _json_list,
     "csv": _csv,
