@@ -26,8 +26,8 @@ pytestmark = [
 ]
 CHILD = Path(__file__).parent / "sharded_child.py"
 SETTINGS: dict[str, Any] = {
-    "epochs": 6, "micro_batch_size": 1, "learning_rate": 1e-3, "eval_steps": 4, "save_steps": 2,
-    "merge": False,
+    "epochs": 41 / 7, "micro_batch_size": 1, "learning_rate": 1e-3, "eval_steps": 4,
+    "save_steps": 2, "merge": False,
 }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfinstruct.steps.training.setup import Setup, one_gpu
+from selfinstruct.steps.training.format import IGNORED
+from selfinstruct.steps.training.setup import Setup, fillers, one_gpu
 
 
 def build(setup: Setup) -> Any:
@@ -19,15 +20,17 @@ def build(setup: Setup) -> Any:
     from datasets import Dataset
     from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
+    prompts = [*(row.prompt for row in setup.rows), [setup.tokenizer.pad_token_id]]
     columns = {
-        "input_ids": [row.prompt for row in setup.rows],
-        "attention_mask": [[1] * len(row.prompt) for row in setup.rows],
-        "labels": [row.labels for row in setup.rows],
+        "input_ids": prompts,
+        "attention_mask": [[1] * len(prompt) for prompt in prompts],
+        "labels": [*(row.labels for row in setup.rows), [IGNORED]],
     }
+    order = setup.order + [len(setup.rows)] * fillers(setup)
     return Seq2SeqTrainer(
         model=setup.model,
         args=one_gpu(Seq2SeqTrainingArguments(**setup.arguments), setup.plan),
-        train_dataset=Dataset.from_dict(columns).select(setup.order),
+        train_dataset=Dataset.from_dict(columns).select(order),
         # With the model, it also makes the decoder's inputs from the labels.
         data_collator=DataCollatorForSeq2Seq(setup.tokenizer, model=_own(setup.model)),
         processing_class=setup.tokenizer,

@@ -85,6 +85,16 @@ def shared_arguments(
     }
 
 
+def fillers(setup: Setup) -> int:
+    """How many rows without labels follow the last example, so that processes have as many each.
+
+    accelerate would take examples from the beginning, and learn them again.
+    """
+    processes = process_count()
+    together = accumulation(setup.plan, processes)[0] * processes
+    return -len(setup.order) % together if processes > 1 else 0
+
+
 def one_gpu(arguments: Any, plan: Plan) -> Any:
     """`arguments` for one process: it uses one GPU; the trainer would split batches over all."""
     if process_count() == 1 and plan.device == "cuda" and arguments.n_gpu > 1:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from selfinstruct.steps.training.answer_loss import add_answer_head
-from selfinstruct.steps.training.setup import Setup, keep_precision, one_gpu
+from selfinstruct.steps.training.format import IGNORED
+from selfinstruct.steps.training.setup import Setup, fillers, keep_precision, one_gpu
 
 
 def build(setup: Setup) -> Any:
@@ -20,15 +21,17 @@ def build(setup: Setup) -> Any:
         packing=False,  # it would fill rows anew: what a step learns from would be another
         padding_free=setup.plan.throughput.packing,
     )
+    filler = [setup.tokenizer.pad_token_id]
     columns = {
-        "input_ids": [row.prompt + row.answer for row in setup.rows],
-        "labels": [[-100] * len(row.prompt) + row.labels for row in setup.rows],
+        "input_ids": [*(row.prompt + row.answer for row in setup.rows), filler],
+        "labels": [*([IGNORED] * len(row.prompt) + row.labels for row in setup.rows), [IGNORED]],
     }
+    order = setup.order + [len(setup.rows)] * fillers(setup)
     trainer_class = _answer_trainer() if setup.plan.sparse_head else SFTTrainer
     trainer = trainer_class(
         model=setup.model,
         args=one_gpu(arguments, setup.plan),
-        train_dataset=Dataset.from_dict(columns).select(setup.order),
+        train_dataset=Dataset.from_dict(columns).select(order),
         processing_class=setup.tokenizer,
         callbacks=setup.callbacks,
     )
