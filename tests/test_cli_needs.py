@@ -73,6 +73,7 @@ def test_run_looks_for_the_base_before_it_generates(tmp_path: Path) -> None:
         ({"distillation": {"teacher": "nowhere"}}, r"student\.distillation\.teacher: nowhere: "),
         ({"preference": {"data": "pairs.jsonl"}}, r"pairs\.jsonl: no such file"),
         ({"conversations": "talks.jsonl"}, r"talks\.jsonl: no such file"),
+        ({"chat_template": "own.jinja"}, r"own\.jinja: cannot be read"),
     ],
 )
 def test_what_is_not_there_is_told_ahead(

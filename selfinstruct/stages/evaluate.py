@@ -140,12 +140,13 @@ class _Evaluation:
         self.trained = _student(folder)
         policy = Policy.of(recipe.privacy, recipe.allow_hosts)
         self.base = find_base(self.trained.base, policy, self.trained.base_commit or None)
-        tokenizer = load_tokenizer(self.base.folder, self.base.name)
+        saved = folder.path / str(self.trained.adapter or self.trained.merged)
         self.form = StudentFormat(
-            tokenizer,
+            load_tokenizer(saved, self.base.name),  # with the template that was trained on
             self.base.name,
             recipe.dataset.system_prompt,
             encoder=is_encoder_decoder(self.base.folder, self.base.name),
+            template=self.trained.chat_template,
         )
         self.device = choose_device(recipe.student.device if recipe.student else "auto")
         teacher = recipe.local_teacher

@@ -139,7 +139,8 @@ def _form(folder: RunFolder, recipe: Recipe, summary: TrainSummary) -> StudentFo
     """The format the student was trained on, with the tokenizer that was saved beside it."""
     part = folder.path / (summary.merged or summary.adapter or "")
     tokenizer = load_tokenizer(part, recipe.name)
-    return StudentFormat(tokenizer, recipe.name, recipe.dataset.system_prompt)
+    system, template = recipe.dataset.system_prompt, summary.chat_template
+    return StudentFormat(tokenizer, recipe.name, system, template=template)
 
 
 def _base(recipe: Recipe, summary: TrainSummary) -> Base:

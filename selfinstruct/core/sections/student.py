@@ -71,6 +71,9 @@ class StudentConfig(Strict):
     conversations: str | None = None
     """A file or folder of conversations, trained on together with the run's records: `messages`
     of any number of turns, each answer learned."""
+    chat_template: str | None = None
+    """A Jinja file that writes conversations instead of the base's own template, or where it has
+    none; saved with the student."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)

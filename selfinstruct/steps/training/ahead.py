@@ -9,6 +9,7 @@ from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.seeds.files import data_files
 from selfinstruct.steps.training.base import check_base, speaking_of
 from selfinstruct.steps.training.runtime import check_method, check_optimizer, choose_device
+from selfinstruct.steps.training.template import read_template
 from selfinstruct.steps.training.trackers import check_trackers
 
 
@@ -26,6 +27,8 @@ def look_ahead(config: StudentConfig, policy: Policy) -> None:
         with speaking_of({"student.base": "student.distillation.teacher"}):
             check_base(config.distillation.teacher, policy)
     choose_device(config.device)
+    if config.chat_template is not None:
+        read_template(config.chat_template)
     asked = [config.conversations, config.preference.data if config.preference else None]
     for path in asked:
         if path is not None:

@@ -116,6 +116,7 @@ def _training(facts: StudentFacts) -> str:
     first, last = done.losses[0].loss, done.losses[-1].loss
     rows = [
         *([("commit of the base", f"`{done.base_commit}`")] if done.base_commit else []),
+        *([("chat template", _template(done.chat_template))] if done.chat_template else []),
         ("method", done.method),
         *((name.replace("_", " "), value) for name, value in facts.settings.items()),
         ("records", f"{done.train_records:,}"),
@@ -135,6 +136,10 @@ def _training(facts: StudentFacts) -> str:
     ]
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join(lines)
+
+
+def _template(name: str) -> str:
+    return f"`{name}`, which is saved with the tokenizer; not the base's own"
 
 
 def _later(one: Later) -> tuple[str, str]:

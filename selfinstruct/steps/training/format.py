@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -69,25 +70,34 @@ class StudentFormat:
         system: first message of every conversation that has none of its own, where not empty.
         encoder: whether the prompt goes to an encoder of its own, as T5's does; it then ends with
             the tokens that the tokenizer puts around any text.
+        template: the file that the tokenizer's chat template was read from, "" for its own.
 
     Raises `UserError` where the tokenizer has no token to end an answer with, or its chat template
     refuses the conversation; `RecipeError` for a broken prompt file.
     """
 
     def __init__(
-        self, tokenizer: Any, base: str, system: str = "", *, encoder: bool = False
+        self,
+        tokenizer: Any,
+        base: str,
+        system: str = "",
+        *,
+        encoder: bool = False,
+        template: str = "",
     ) -> None:
         self.tokenizer = tokenizer
         self.base = base
         self.system = system
         self.encoder = encoder
-        self.rendering = Rendering(tokenizer, base, encoder=encoder)
+        self.rendering = Rendering(tokenizer, base, encoder=encoder, template=template)
         self.kind = self.rendering.kind
         self.stop_id = self.rendering.stop_id
         if tokenizer.pad_token_id is None:
             # Labels are built here and padding has its own mask, so sharing a token hides nothing.
             tokenizer.pad_token = self.rendering.stop_text
-        self._bos = self._added_bos()
+        self._before_text = self._added_bos()
+        # A chat template writes its own.
+        self._bos = [] if self.kind == "chat" else self._before_text
 
     @property
     def stop_ids(self) -> list[int]:
@@ -104,6 +114,8 @@ class StudentFormat:
     def notes(self) -> list[str]:
         """What the user should know about how records are written."""
         notes = []
+        if self.rendering.template:
+            notes.append(self._template_note())
         if self.kind == "alpaca":
             notes.append(f"{self.base} has no chat template, so Alpaca's prompt is learned")
         elif self.rendering.folds and self.system:
@@ -240,10 +252,21 @@ class StudentFormat:
             return []
         return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
 
+    def _template_note(self) -> str:
+        name, bos = Path(self.rendering.template).name, str(self.tokenizer.bos_token)
+        note = f"conversations are written by {name}, not by a template of {self.base}"
+        opening = self.rendering.render([Message("user", _PROBE)], open_turn=True)
+        if not self._before_text or opening.startswith(bos):
+            return note
+        return (
+            f"{note}; it leaves out {bos}, which the tokenizer puts before every other text: "
+            "{{ bos_token }} writes it"
+        )
+
     def _added_bos(self) -> list[int]:
-        """What the tokenizer puts before plain text; a chat template writes its own."""
+        """What the tokenizer puts before plain text."""
         bos = self.tokenizer.bos_token_id
-        if self.kind == "chat" or bos is None:
+        if bos is None:
             return []
         return [bos] if self.tokenizer(_PROBE)["input_ids"][:1] == [bos] else []
 

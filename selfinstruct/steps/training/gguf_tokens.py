@@ -140,9 +140,19 @@ def _words_rule(whole: dict[str, Any], name: str) -> str:
 
 
 def adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts its first token before plain text."""
+    """Whether a prompt begins with the tokenizer's first token.
+
+    It does where the tokenizer puts it before plain text, unless a chat template leaves it out:
+    llama.cpp would put it there all the same.
+    """
     bos = tokenizer.bos_token_id
-    return bos is not None and list(tokenizer("a")["input_ids"][:1]) == [bos]
+    if bos is None or list(tokenizer("a")["input_ids"][:1]) != [bos]:
+        return False
+    if not tokenizer.chat_template:
+        return True
+    turn = [{"role": "user", "content": "a"}]
+    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    return str(text).startswith(str(tokenizer.bos_token))
 
 
 def _adds_space(whole: dict[str, Any]) -> bool:

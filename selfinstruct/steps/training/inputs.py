@@ -43,12 +43,14 @@ from selfinstruct.steps.training.runtime import (
     compute_dtype,
     weight_dtype,
 )
+from selfinstruct.steps.training.template import read_template
 
 FORMAT = 3  # raise it when the same settings and records are to give another student
 # Settings that change what a training costs or leaves behind, not what the student learns.
-# The base and its revision count by the files they stand for.
+# Base, revision and chat template count by what is in their files.
 NOT_LEARNED = (
-    "base", "revision", "save_steps", "merge", "gpu_hour_price", "report_to", "dataloader_workers",
+    "base", "revision", "chat_template", "save_steps", "merge", "gpu_hour_price", "report_to",
+    "dataloader_workers",
 )  # fmt: skip
 
 
@@ -82,12 +84,7 @@ class Inputs:
         if config.conversations is not None:
             self.rows += read_conversations(config.conversations)
         self.base: Base = find_base(config.base, policy, config.revision)
-        self.form = StudentFormat(
-            load_tokenizer(self.base.folder, self.base.name),
-            self.base.name,
-            system,
-            encoder=is_encoder_decoder(self.base.folder, self.base.name),
-        )
+        self.form = self._form(system)
         self.device = choose_device(config.device)
         check_method(config.method)
         if config.neftune_alpha is not None and self.form.encoder:
@@ -106,6 +103,20 @@ class Inputs:
         )
         self.mark = self._mark(seed)
         self.plan = self._plan(seed)
+
+    def _form(self, system: str) -> StudentFormat:
+        """How records are written: by the base's tokenizer, with the recipe's template if any."""
+        tokenizer = load_tokenizer(self.base.folder, self.base.name)
+        given = self.config.chat_template
+        if given is not None:
+            tokenizer.chat_template = read_template(given)
+        return StudentFormat(
+            tokenizer,
+            self.base.name,
+            system,
+            encoder=is_encoder_decoder(self.base.folder, self.base.name),
+            template=given or "",
+        )
 
     @functools.cached_property
     def lessons(self) -> Lessons:
@@ -192,6 +203,7 @@ class Inputs:
         learned: Sequence[Any] = [
             FORMAT, settings, seed, self.base.identity, self.form.tag, self.rows,
             self.data.pairs, self.data.teacher and self.data.teacher.identity,
+            self.config.chat_template and self.form.tokenizer.chat_template,
         ]  # fmt: skip
         return fingerprint(learned)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from selfinstruct.steps.planning.outlook import Outlook
 from selfinstruct.steps.training.fitted import Fitted
 from selfinstruct.steps.training.inputs import Inputs
@@ -67,6 +69,7 @@ def summarize(
         merged_dtype=merged_dtype,
         adapter=None if method == "full" else "student/adapter",
         prompt_format=inputs.form.kind,
+        chat_template=Path(inputs.config.chat_template or "").name,
         prompt=inputs.form.prompt(_PLACES),
         later=later,
         notes=[

@@ -15,6 +15,7 @@ import msgspec
 from selfinstruct.core.errors import RecipeError, UserError
 from selfinstruct.core.types import Message
 from selfinstruct.steps.prompts import Prompt, load_prompt
+from selfinstruct.steps.training.template import special_tokens, unknown_mark
 
 ALPACA_PROMPT = "prompts/alpaca_student.txt"
 WITHOUT_INPUT = "\n=== without input ===\n"
@@ -30,6 +31,7 @@ class Rendering:
         tokenizer: of the base.
         base: the base's name, for messages.
         encoder: whether the prompt goes to an encoder, as T5's does: no token in it ends a turn.
+        template: the file that the tokenizer's chat template was read from, "" for its own.
 
     Attributes:
         kind: "chat" or "alpaca".
@@ -41,10 +43,13 @@ class Rendering:
     is of no use.
     """
 
-    def __init__(self, tokenizer: Any, base: str, *, encoder: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Any, base: str, *, encoder: bool = False, template: str = ""
+    ) -> None:
         self.tokenizer = tokenizer
         self.base = base
         self.encoder = encoder
+        self.template = template
         self.kind: Literal["chat", "alpaca"] = "chat" if tokenizer.chat_template else "alpaca"
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -54,6 +59,8 @@ class Rendering:
         self.alpaca = None if self.kind == "chat" else alpaca_prompts()
         self.folds = self.kind == "chat" and self._knows_no_system()
         self.stop_id = self._turn_end()
+        if template:
+            self._check_marks()
 
     @property
     def stop_text(self) -> str:
@@ -120,11 +127,14 @@ class Rendering:
                     turns, tokenize=False, add_generation_prompt=open_turn
                 )
             )
-        except TemplateError as error:
-            raise UserError(
-                f"student.base: {self.base}: its chat template refuses the conversation ({error}); "
-                "mend it, or choose another base"
-            ) from None
+        except (TemplateError, TypeError, ValueError) as error:
+            what = f"refuses the conversation ({error})"
+            raise self._fault(what, "mend it, or choose another base") from None
+
+    def _fault(self, what: str, advice: str) -> UserError:
+        if self.template:
+            return UserError(f"student.chat_template: {self.template}: it {what}; mend it")
+        return UserError(f"student.base: {self.base}: its chat template {what}; {advice}")
 
     def _knows_no_system(self) -> bool:
         """Whether the template refuses a system message or leaves it out, as Gemma's do."""
@@ -142,14 +152,25 @@ class Rendering:
             return eos
         whole = self._chat(_PROBES, open_turn=False)
         if whole.count(_PROBE) < len(_PROBES):
-            raise UserError(
-                f"student.base: {self.base}: its chat template leaves out the question or the "
-                "answer; mend chat_template, or take it away to learn Alpaca's prompt"
+            raise self._fault(
+                "leaves out the question or the answer",
+                "mend chat_template, or take it away to learn Alpaca's prompt",
             )
         tail = self.tokenizer(whole.rpartition(_PROBE)[2], add_special_tokens=False)["input_ids"]
         special = {*self.tokenizer.all_special_ids}
         special |= {n for n, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         return next((token for token in tail if token in special), eos)
+
+    def _check_marks(self) -> None:
+        """Raises `UserError` where the template writes what only looks like one of the tokens."""
+        talk = [Message("system", _PROBE), *_PROBES, _PROBES[0]]
+        mark = unknown_mark(self.render(talk, open_turn=True), self.tokenizer)
+        if mark is not None:
+            raise UserError(
+                f"student.chat_template: {self.template}: writes {mark}, which is no token of "
+                f"{self.base}; use what it has ({', '.join(special_tokens(self.tokenizer))}), or "
+                "plain words"
+            )
 
 
 def _folded(messages: Sequence[Message]) -> list[Message]:

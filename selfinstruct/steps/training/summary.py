@@ -54,7 +54,8 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     sessions. `merged` and `adapter` are relative to the run folder; `merged_dtype` is how the
     merged weights are stored. `held_out` are the
     measurements during training, the best of which was at `best_step`. `plan` is what was foreseen
-    before the first step. `prompt` shows the form the student was trained on. `later` are the
+    before the first step. `prompt` shows the form the student was trained on; `chat_template` is
+    the name of the recipe's file for it, "" without one. `later` are the
     trainings that followed; the figures above are those of fine-tuning alone, but for `seconds`.
     """
 
@@ -85,6 +86,7 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     merged_dtype: str | None
     adapter: str | None
     prompt_format: Literal["chat", "alpaca"]
+    chat_template: str = ""
     prompt: str
     later: list[Later] = []
     notes: list[str]
