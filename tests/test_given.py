@@ -133,6 +133,29 @@ def test_private_data_is_not_published(tmp_path: Path) -> None:
     assert any(f"trained on {len(TASKS)} private examples" in note for note in student.notes)
 
 
+def test_every_turn_of_a_private_conversation_is_looked_for(tmp_path: Path) -> None:
+    """Not the last question and answer alone: a template may say what the first message did."""
+    secret = "Our house code for water damage in a rented flat is blue heron seven"
+    said = {"messages": [{"role": "system", "content": f"Note: {secret}."}]}
+    said["messages"] += talk("boil", "kettle")["messages"]
+    data = write(tmp_path / "claims.jsonl", [*TASKS, said])
+    recipe = {
+        "name": "claims",
+        "seeds": [{"path": str(data), "private": True}],
+        "publish": {"model_repo": "acme/claims"},
+    }
+    run = Run.from_recipe(recipe, output=tmp_path / "run")
+    run.write_dataset()
+    merged = run.folder.student / "merged"
+    merged.mkdir(parents=True)
+    (run.folder.student / "training.json").write_text("{}")
+    (merged / "chat_template.jinja").write_text("{{ '" + secret.upper() + "' }}")
+    found = run.plan_publish(what="student").repos[0].findings
+    assert [(one.file, one.kind) for one in found] == [
+        ("chat_template.jinja", "text of private seed claims-17")
+    ]
+
+
 def test_a_run_with_a_teacher_is_not_taken_over(tmp_path: Path) -> None:
     """Data does not go into a folder whose records were paid for."""
     write(tmp_path / "claims.jsonl", TASKS)

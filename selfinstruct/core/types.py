@@ -21,7 +21,8 @@ class SeedTask(msgspec.Struct, frozen=True, kw_only=True):
     """One human-written example.
 
     `id` is unique over all seed files of a run; `source` is ``file:line`` for messages. `private`
-    marks a source that must not reach a remote teacher without the owner's leave.
+    marks a source that must not reach a remote teacher without the owner's leave. `turns` are the
+    texts of a conversation that a student learns whole; nothing is generated from them.
     """
 
     id: str
@@ -31,6 +32,7 @@ class SeedTask(msgspec.Struct, frozen=True, kw_only=True):
     category: str = ""
     source: str = ""
     private: bool = False
+    turns: list[str] = []
 
 
 class Message(msgspec.Struct, frozen=True):

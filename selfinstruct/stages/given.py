@@ -29,7 +29,7 @@ from selfinstruct.steps.publishing import card_facts
 from selfinstruct.steps.publishing.given_card import GivenFacts, given_card
 from selfinstruct.steps.seeds.given import Given, GivenData, read_given
 
-FORMAT = 1  # raise it when the same rows are to be written differently
+FORMAT = 2  # raise it when the same rows are to be written differently
 FAULTS_TOLD = 20
 READ = "given"  # the ledger's fact of which data its seeds are
 
@@ -85,6 +85,7 @@ class _Given:
                 category=one.category,
                 source=one.source,
                 private=one.private,
+                turns=[turn["content"] for turn in one.messages or []],
             )
             for one in self.records
         ]

@@ -264,7 +264,11 @@ def _private_seeds(folder: RunFolder) -> list[SeedTask]:
 
 
 def _scans(private_seeds: Sequence[SeedTask]) -> list[Scan]:
-    texts = [(s.id, text) for s in private_seeds for text in (s.instruction, s.input, s.output)]
+    texts = [
+        (seed.id, text)
+        for seed in private_seeds
+        for text in (seed.instruction, seed.input, seed.output, *seed.turns)
+    ]
     return [make_scan(), make_copy_scan(texts)] if texts else [make_scan()]
 
 
