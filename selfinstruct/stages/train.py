@@ -57,6 +57,10 @@ from selfinstruct.steps.training.watch import Aside
 
 # Seconds for which the processor is timed before a training; asked for alone, the plan takes more.
 CALIBRATION = 0.1
+# Settings that the cards name where they are not the usual ones.
+CHANGED_SETTINGS = (
+    "decay_ratio", "min_learning_rate_ratio", "adam_beta1", "adam_beta2", "adam_epsilon",
+)  # fmt: skip
 
 
 def train_student(
@@ -312,12 +316,14 @@ def _write_cards(
     """Write the cards anew: they also tell settings that are not worth another training."""
     settings = ("epochs", "learning_rate", "scheduler", "batch_size", "optimizer")
     lora = ("lora_rank", "lora_alpha", "lora_dropout") if summary.method != "full" else ()
+    unusual = config.model_dump(include=set(CHANGED_SETTINGS), exclude_defaults=True)
     teacher = recipe.local_teacher
     facts = StudentFacts(
         name=recipe.name,
         dataset_repo=recipe.publish.dataset_repo or "",
         dataset_license=recipe.dataset.license,
         settings={name: getattr(config, name) for name in (*settings, *lora)}
+        | unusual
         | {"max_length": summary.max_length},
         cost=hours_cost(summary.seconds, config.gpu_hour_price),
         generated=recipe.teacher is not None,

@@ -75,8 +75,19 @@ class StudentConfig(Strict):
     """A Jinja file that writes conversations instead of the base's own template, or where it has
     none; saved with the student."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    scheduler: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """How the learning rate goes after the warmup. `wsd` (warmup, stable, decay) falls in the last
+    `decay_ratio` of the steps alone."""
+    decay_ratio: float | None = Field(default=None, gt=0, le=1)
+    """Share of the steps in which `wsd` falls, in a straight line: 0.1 where not given."""
+    min_learning_rate_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the learning rate that `cosine` and `wsd` fall to."""
     weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    """How much of its mean gradient AdamW keeps at a step."""
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    """How much of its mean squared gradient AdamW keeps: 0.95 is usual for large models."""
+    adam_epsilon: float = Field(default=1e-8, gt=0)
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -152,6 +163,16 @@ class StudentConfig(Strict):
             raise ValueError("neftune_alpha goes by the length of a row: set packing to false")
         if self.lora_plus_ratio is not None and self.method == "full":
             raise ValueError("lora_plus_ratio is for an adapter, which method full has not")
+        return self
+
+    @model_validator(mode="after")
+    def _scheduled(self) -> StudentConfig:
+        if self.min_learning_rate_ratio and self.scheduler not in ("cosine", "wsd"):
+            raise ValueError("min_learning_rate_ratio is for the schedulers cosine and wsd")
+        if self.decay_ratio is not None and self.scheduler != "wsd":
+            raise ValueError("decay_ratio is for the scheduler wsd")
+        if self.warmup_ratio + (self.decay_ratio or 0) > 1:
+            raise ValueError("warmup_ratio and decay_ratio are more than all steps: lower one")
         return self
 
 

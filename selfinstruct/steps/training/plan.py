@@ -28,7 +28,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int
     micro_batch_size: int
     warmup_ratio: float
-    scheduler: Literal["cosine", "linear", "constant"]
+    scheduler: Literal["cosine", "linear", "constant", "wsd"]
     weight_decay: float
     lora_rank: int
     lora_alpha: int
@@ -40,6 +40,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     save_steps: int
     seed: int
     device: str
+    decay_ratio: float | None = None
+    min_learning_rate_ratio: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
     lora_plus_ratio: float | None = None
     max_grad_norm: float = 1.0
     neftune_alpha: float | None = None

@@ -16,6 +16,7 @@ from selfinstruct.steps.training.plan import Plan, accumulation, process_count
 
 # Whole checkpoints that are kept: one is being written while the other is still needed.
 KEPT = 2
+DECAY = 0.1  # share of the steps in which "wsd" falls where the recipe does not say
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,13 +52,11 @@ def shared_arguments(
         "gradient_accumulation_steps": accumulated,
         "max_steps": steps,
         "learning_rate": plan.learning_rate,
-        # Its "constant" alone leaves warmup out.
-        "lr_scheduler_type": "constant_with_warmup"
-        if plan.scheduler == "constant"
-        else plan.scheduler,
-        # Rounded down: the first step of a warmup has rate 0, and a short training none to waste.
-        "warmup_steps": int(plan.warmup_ratio * steps),
+        **_schedule(plan, steps),
         "weight_decay": plan.weight_decay,
+        "adam_beta1": plan.adam_beta1,
+        "adam_beta2": plan.adam_beta2,
+        "adam_epsilon": plan.adam_epsilon,
         "max_grad_norm": plan.max_grad_norm,
         "neftune_noise_alpha": plan.neftune_alpha,
         "seed": plan.seed,
@@ -93,6 +92,29 @@ def fillers(setup: Setup) -> int:
     processes = process_count()
     together = accumulation(setup.plan, processes)[0] * processes
     return -len(setup.order) % together if processes > 1 else 0
+
+
+def _schedule(plan: Plan, steps: int) -> dict[str, Any]:
+    """How the learning rate goes over `steps`, in transformers' words."""
+    least = plan.min_learning_rate_ratio
+    # Rounded down: the first step of a warmup has rate 0, and a short training none to waste.
+    warmup = int(plan.warmup_ratio * steps)
+    named: dict[str, Any] = {"lr_scheduler_type": plan.scheduler}
+    if plan.scheduler == "wsd":
+        falling = max(1, round((plan.decay_ratio or DECAY) * steps))
+        kwargs = {
+            # The first step of its decay still has the whole rate.
+            "num_decay_steps": min(falling + 1, steps - warmup),
+            "decay_type": "linear",
+            "min_lr_ratio": least,
+        }
+        named = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kwargs}
+    elif least:
+        kwargs = {"min_lr_rate": least}
+        named = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": kwargs}
+    elif plan.scheduler == "constant":  # its "constant" alone leaves warmup out
+        named = {"lr_scheduler_type": "constant_with_warmup"}
+    return {"warmup_steps": warmup, **named}
 
 
 def one_gpu(arguments: Any, plan: Plan) -> Any:
