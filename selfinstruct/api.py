@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfinstruct.core.anchored import anchored
 from selfinstruct.core.errors import FolderError, RecipeError
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.recipe_file import (
@@ -89,7 +90,7 @@ class Run:
 
         Raises `RecipeError`, or `FolderError` where `output` holds other files and no run.
         """
-        recipe = given_recipe(recipe, overrides)
+        recipe = anchored(given_recipe(recipe, overrides))
         folder = RunFolder(output or OUTPUTS / recipe.name)
         folder.refuse_foreign()
         with folder.lock():
@@ -139,6 +140,7 @@ class Run:
         """Change settings of the run (``a.b=value``) and return its recipe."""
         recipe = override_recipe(self.folder.recipe(), overrides)
         if overrides:
+            recipe = anchored(recipe)
             with self.folder.lock():
                 self.folder.save_recipe(recipe)
         return recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -273,13 +274,65 @@ def test_the_command_makes_the_run_and_goes_on(
     whole = ("--data", "claims.jsonl", "--base", str(base), "--set", "student.max_steps=1")
     first = command(*whole)
     assert first.exit_code == 0, first.stderr
-    assert 'left out: claims.jsonl:17: field "output" is empty' in first.stderr
+    assert f'left out: {tmp_path}/claims.jsonl:17: field "output" is empty' in first.stderr
     made = (tmp_path / "run" / "student" / "training.json").read_bytes()
     assert command(*whole).exit_code == 0
     assert (tmp_path / "run" / "student" / "training.json").read_bytes() == made
     refused = command("--recipe", "x.yaml")
     assert isinstance(refused.exception, UserError)
     assert "--recipe goes with --data" in str(refused.exception)
+
+
+def test_paths_hold_from_any_folder(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data and base are stored as whole paths: the stages and the same command find them again."""
+    data = write(tmp_path / "data" / "claims.jsonl", TASKS)
+    for folder in ("models", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "models" / "tiny").symlink_to(base)
+
+    def command(name: str, *options: str) -> Result:
+        found = CliRunner().invoke(cli, [name, *options])
+        assert found.exit_code == 0, found.output
+        return found
+
+    monkeypatch.chdir(tmp_path)
+    whole = ("--data", "data/claims.jsonl", "--base", "models/tiny")
+    command("train-student", "run", *whole, "--set", "student.max_steps=1")
+    recipe = Run("run").recipe
+    assert recipe.student is not None
+    assert [one.path for one in recipe.seeds] == [str(data)]
+    assert recipe.student.base == str(tmp_path / "models" / "tiny")
+    made = (tmp_path / "run" / "student" / "training.json").read_bytes()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = ("--data", "../data/claims.jsonl", "--base", "../models/tiny")
+    command("train-student", "../run", "--plan")
+    command("train-student", "../run", *again, "--plan")
+    command("train-student", "../run", *again)
+    assert (tmp_path / "run" / "student" / "training.json").read_bytes() == made
+    command("evaluate", "../run")
+
+
+def test_a_project_that_was_moved_trains_nothing_anew(tmp_path: Path, base: Path) -> None:
+    """Data and base are given where they are now; until then, what needs the base says so."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(base, old / "tiny")
+    data = write(old / "claims.jsonl", TASKS)
+    settings = [f"student.base={old / 'tiny'}", "student.max_steps=1"]
+    run = Run.from_data(data, old / "run", overrides=settings)
+    run.write_dataset()
+    made = run.train_student()
+    old.rename(new)
+    with pytest.raises(UserError, match="train-student RUN --base MODEL takes it from there"):
+        Run(new / "run").evaluate()
+    moved = Run.from_data(
+        new / "claims.jsonl", new / "run", overrides=[f"student.base={new / 'tiny'}"]
+    )
+    moved.write_dataset()
+    again = moved.train_student()
+    assert (again.base, again.seconds) == (str(new / "tiny"), made.seconds)
+    assert moved.evaluate().records
 
 
 def test_the_package_offers_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import orjson
 import pytest
 
 from selfinstruct.core.errors import SeedError
+from selfinstruct.core.sections.student import StudentConfig
+from selfinstruct.steps.privacy import Policy
+from selfinstruct.steps.training.inputs import Inputs
 from selfinstruct.steps.training.own_data import read_conversations, read_pairs
+from tests.tiny_student import make_base, make_run
 
 ASKED = {"role": "user", "content": "Name a colour"}
 BLUE = {"role": "assistant", "content": "Blue."}
@@ -92,3 +97,28 @@ def test_an_empty_file(tmp_path: Path) -> None:
         read_pairs(write(tmp_path))
     with pytest.raises(SeedError, match="no such file"):
         read_conversations(str(tmp_path / "none.jsonl"))
+
+
+def test_data_that_were_moved_are_the_same_data(tmp_path: Path) -> None:
+    """Where conversations, pairs and the teacher lie is no other training; what they say is."""
+    base = make_base(tmp_path / "base")
+    run = make_run(tmp_path / "run", base)
+    pair = {"prompt": "Name a colour", "chosen": "Blue.", "rejected": "Five."}
+
+    def mark(folder: Path, said: dict[str, Any] = pair) -> str:
+        for name in ("pairs", "chats"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        if not (folder / "teacher").is_dir():
+            shutil.copytree(base, folder / "teacher")
+        own = {
+            "base": str(base),
+            "conversations": write(folder / "chats", {"messages": [ASKED, BLUE]}),
+            "preference": {"data": write(folder / "pairs", said)},
+            "distillation": {"teacher": str(folder / "teacher")},
+        }
+        config = StudentConfig.model_validate(own)
+        return Inputs(config, run.dataset, Policy(), system="", seed=1).mark
+
+    first = mark(tmp_path / "one")
+    assert mark(tmp_path / "two") == first
+    assert mark(tmp_path / "two", pair | {"rejected": "Six."}) != first

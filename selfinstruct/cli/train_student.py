@@ -171,12 +171,12 @@ def _asked(run: Run, data: str, recipe: str | None, overrides: Sequence[str]) ->
 
     Raises `UserError` where the run would have to be changed for it.
     """
+    from selfinstruct.core.anchored import anchored
     from selfinstruct.core.recipe_file import data_recipe
 
-    asked = data_recipe(data, run.folder.path, recipe or run.recipe, overrides)
-    if asked.model_copy(update={"student": None}) != run.recipe.model_copy(
-        update={"student": None}
-    ):
+    asked = anchored(data_recipe(data, run.folder.path, recipe or run.recipe, overrides))
+    alone = {"student": None}
+    if asked.model_copy(update=alone) != anchored(run.recipe).model_copy(update=alone):
         raise UserError(
             f"{run.folder.path} is on other data or has other settings, and --plan and "
             "--show-masks change nothing; give another folder, or only settings of student"

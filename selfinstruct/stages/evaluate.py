@@ -21,7 +21,7 @@ from selfinstruct.core.recipe import Recipe
 from selfinstruct.engine.folder import RunFolder, write_json
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.steps.privacy import Policy
-from selfinstruct.steps.training.base import find_base, same_model
+from selfinstruct.steps.training.base import find_again, same_model
 from selfinstruct.steps.training.format import Example, StudentFormat
 from selfinstruct.steps.training.loading import (
     is_encoder_decoder,
@@ -139,7 +139,7 @@ class _Evaluation:
         self.config = recipe.evaluate
         self.trained = _student(folder)
         policy = Policy.of(recipe.privacy, recipe.allow_hosts)
-        self.base = find_base(self.trained.base, policy, self.trained.base_commit or None)
+        self.base = find_again(self.trained.base, policy, self.trained.base_commit)
         saved = folder.path / str(self.trained.adapter or self.trained.merged)
         self.form = StudentFormat(
             load_tokenizer(saved, self.base.name),  # with the template that was trained on

@@ -24,7 +24,7 @@ from selfinstruct.core.errors import FolderError, MissingDependency, SelfInstruc
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.engine.folder import RunFolder, write_atomically, write_json
 from selfinstruct.steps.privacy import Policy
-from selfinstruct.steps.training.base import Base, find_base
+from selfinstruct.steps.training.base import Base, find_again
 from selfinstruct.steps.training.export import merge, same_answers
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.gguf_base import sha256_of
@@ -146,7 +146,7 @@ def _form(folder: RunFolder, recipe: Recipe, summary: TrainSummary) -> StudentFo
 def _base(recipe: Recipe, summary: TrainSummary) -> Base:
     """What the student was trained from. Raises `UserError` where it is no longer there."""
     policy = Policy.of(recipe.privacy, recipe.allow_hosts)
-    return find_base(summary.base, policy, summary.base_commit or None)
+    return find_again(summary.base, policy, summary.base_commit)
 
 
 def _context(folder: RunFolder, recipe: Recipe, summary: TrainSummary) -> int:

@@ -84,6 +84,8 @@ def train_student(
         summary = read_summary(folder)
         if force or summary is None or summary.fingerprint != work.done_mark:
             summary = work.run(force, on_progress)
+        elif summary.base != work.inputs.base.name:
+            summary = work.moved(summary)
         if is_main_process():
             _write_cards(folder, recipe, work.config, summary)
         return summary
@@ -189,6 +191,20 @@ class _Training:
             book_tokens(ledger, summary.tokens)
             write_json(self.folder.student / SUMMARY, msgspec.to_builtins(summary))
             shutil.rmtree(self.checkpoints, ignore_errors=True)
+        return summary
+
+    def moved(self, summary: TrainSummary) -> TrainSummary:
+        """The summary with the base as it is named now: its files, by the mark, are the same."""
+        base = self.inputs.base
+        summary = msgspec.structs.replace(
+            summary,
+            base=base.name,
+            base_hub_id=base.hub_id,
+            base_license=base.license,
+            base_commit=base.commit,
+        )
+        if is_main_process():
+            write_json(self.folder.student / SUMMARY, msgspec.to_builtins(summary))
         return summary
 
     def _held_out(self) -> HeldOut | None:

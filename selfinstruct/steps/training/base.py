@@ -69,6 +69,25 @@ def find_base(name: str, policy: Policy, revision: str | None = None) -> Base:
     raise _no_base(name)
 
 
+def find_again(name: str, policy: Policy, commit: str) -> Base:
+    """The base that a student was trained from. Raises `UserError` where it is no longer there.
+
+    Args:
+        name: what the recipe called it.
+        policy: the run's privacy.
+        commit: what of it was loaded from the Hub, "" where it came from elsewhere.
+    """
+    try:
+        return find_base(name, policy, commit or None)
+    except MissingDependency:
+        raise
+    except UserError as error:
+        raise type(error)(
+            f"{error}; where it was moved to, train-student RUN --base MODEL takes it from there "
+            "without training again"
+        ) from None
+
+
 def check_base(name: str, policy: Policy, revision: str | None = None) -> None:
     """Raise what `find_base` would raise, without fetching or converting anything."""
     _check_revision(name, revision)

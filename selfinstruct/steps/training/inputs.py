@@ -200,6 +200,11 @@ class Inputs:
 
     def _mark(self, seed: int) -> str:
         settings = self.config.model_dump(mode="json", exclude=set(NOT_LEARNED))
+        # Not where the student's own data are, but what was read there.
+        settings["conversations"] = None
+        for section, key in (("distillation", "teacher"), ("preference", "data")):
+            if settings[section] is not None:
+                del settings[section][key]
         learned: Sequence[Any] = [
             FORMAT, settings, seed, self.base.identity, self.form.tag, self.rows,
             self.data.pairs, self.data.teacher and self.data.teacher.identity,
