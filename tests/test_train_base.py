@@ -59,6 +59,7 @@ def test_the_identity_follows_the_files(tmp_path: Path) -> None:
         ("nowhere.gguf", "no such GGUF file"),
         ("nowhere", "neither a model folder"),
         ("a/b/c", "neither a model folder"),
+        ("a/b@v1", r"neither a model folder.*student\.revision says which commit"),
         ("empty", "no config.json"),
         ("adapter", "is an adapter"),
         ("weightless", "no weights"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from selfinstruct.core.errors import UserError
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.stages.evaluate import evaluate
 from selfinstruct.stages.report import write_report
@@ -80,6 +81,27 @@ def test_another_revision_is_another_training(cached: Path, tmp_path: Path) -> N
     found = read_summary(run)
     assert found is not None
     assert found.base_commit == OLD
+
+
+def test_a_teacher_has_a_revision_of_its_own(cached: Path, tmp_path: Path) -> None:
+    """Its commit is kept with what it taught; another one's files are another training."""
+    student = {
+        "max_steps": 1, "merge": False,
+        "distillation": {"teacher": "acme/tiny", "revision": "v1", "max_new_tokens": 2},
+    }  # fmt: skip
+
+    def make(revision: str) -> RunFolder:
+        student["distillation"] |= {"revision": revision}  # type: ignore[operator]
+        return make_run(tmp_path / "run", "acme/tiny", student=student, privacy="local")
+
+    run = make("v1")
+    summary = train_student(run)
+    assert [stage.commit for stage in summary.later] == [OLD]
+    assert f"(acme/tiny@{OLD})" in (run.student / "adapter/README.md").read_text()
+    assert train_student(make(OLD)).fingerprint == summary.fingerprint
+    assert train_student(make(NEW)).fingerprint != summary.fingerprint
+    with pytest.raises(UserError, match=r"student\.distillation\.teacher: acme/tiny@v2: "):
+        plan_student(make("v2"))
 
 
 def test_the_plan_is_that_of_the_revision(cached: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ class DistillationConfig(Strict):
 
     teacher: str
     """A model of the base's family, named as `base` is; it must have the same tokens."""
+    revision: str | None = Field(default=None, min_length=1)
+    """The commit, tag or branch of a teacher on the Hub, as for the base."""
     epochs: float = Field(default=1.0, gt=0)
     learning_rate: float = Field(default=2e-5, gt=0)
     beta: float = Field(default=0.5, ge=0, le=1)

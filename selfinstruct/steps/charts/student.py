@@ -112,8 +112,9 @@ def _facts(t: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _later(one: Mapping[str, Any]) -> str:
     """A training after fine-tuning, in a line."""
     losses = one["losses"]
+    source = "@".join(str(one[k]) for k in ("source", "commit") if one.get(k))
     return (
-        f"{one['kind']} ({one['source']}): {count(len(losses))} steps on {count(one['records'])} "
+        f"{one['kind']} ({source}): {count(len(losses))} steps on {count(one['records'])} "
         f"records, its loss from {figure(losses[0]['loss'])} to {figure(losses[-1]['loss'])}"
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from selfinstruct.core.sections.student import StudentConfig
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.seeds.files import data_files
-from selfinstruct.steps.training.base import check_base, speaking_of
+from selfinstruct.steps.training.base import TEACHER_KEYS, check_base, speaking_of
 from selfinstruct.steps.training.runtime import check_method, check_optimizer, choose_device
 from selfinstruct.steps.training.template import read_template
 from selfinstruct.steps.training.trackers import check_trackers
@@ -24,8 +24,8 @@ def look_ahead(config: StudentConfig, policy: Policy) -> None:
     check_trackers(config.report_to, local=policy.local)
     check_base(config.base, policy, config.revision)
     if config.distillation is not None:
-        with speaking_of({"student.base": "student.distillation.teacher"}):
-            check_base(config.distillation.teacher, policy)
+        with speaking_of(TEACHER_KEYS):
+            check_base(config.distillation.teacher, policy, config.distillation.revision)
     choose_device(config.device)
     if config.chat_template is not None:
         read_template(config.chat_template)

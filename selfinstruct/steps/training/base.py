@@ -23,6 +23,12 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.
 # These GGUF files do not say themselves which model on the Hub they were made from.
 ORIGINS = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
+# The keys that errors name where what is looked for is distillation's teacher.
+TEACHER_KEYS = {
+    "student.base": "student.distillation.teacher",
+    "student.revision": "student.distillation.revision",
+}
+
 
 class Base(msgspec.Struct, frozen=True, kw_only=True):
     """A base that is ready to load.
@@ -122,7 +128,7 @@ def speaking_of(names: Mapping[str, str]) -> Iterator[None]:
 def _no_base(name: str) -> UserError:
     return UserError(
         f"student.base: {name}: neither a model folder, a GGUF file, {' or '.join(KNOWN)}, "
-        "nor a Hub id such as owner/name"
+        "nor a Hub id such as owner/name" + ("; student.revision says which commit" * ("@" in name))
     )
 
 

@@ -146,9 +146,10 @@ def _later(one: Later) -> tuple[str, str]:
     """A row about a training after fine-tuning; a path stays on this machine."""
     first, last = one.losses[0].loss, one.losses[-1].loss
     what = {"distillation": "prompts", "preference": "pairs"}[one.kind]
+    source = f"{one.source}@{one.commit}" if one.commit else Path(one.source).name
     return (
         f"then: {one.kind}",
-        f"{len(one.losses):,} steps on {one.records:,} {what} ({Path(one.source).name}); "
+        f"{len(one.losses):,} steps on {one.records:,} {what} ({source}); "
         f"its loss went from {first:.3f} to {last:.3f}",
     )
 

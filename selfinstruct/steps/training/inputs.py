@@ -20,7 +20,7 @@ from selfinstruct.steps.planning.room import Room, is_sharded
 from selfinstruct.steps.planning.throughput import Throughput, Wanted, choose, without_flash
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.training.adapters import add_adapter
-from selfinstruct.steps.training.base import Base, find_base, speaking_of
+from selfinstruct.steps.training.base import TEACHER_KEYS, Base, find_base, speaking_of
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.later import Data
 from selfinstruct.steps.training.lessons import Lessons, prepare
@@ -95,8 +95,10 @@ class Inputs:
         split_rates = config.lora_plus_ratio is not None
         check_optimizer(config.optimizer, sharded=is_sharded(), split_rates=split_rates)
         distilled, preferred = config.distillation, config.preference
-        with speaking_of({"student.base": "student.distillation.teacher"}):
-            teacher = find_base(distilled.teacher, policy) if distilled else None
+        teacher = None
+        if distilled is not None:
+            with speaking_of(TEACHER_KEYS):
+                teacher = find_base(distilled.teacher, policy, distilled.revision)
         self.data = Data(
             teacher=teacher,
             pairs=read_pairs(preferred.data) if preferred else [],
@@ -202,9 +204,9 @@ class Inputs:
         settings = self.config.model_dump(mode="json", exclude=set(NOT_LEARNED))
         # Not where the student's own data are, but what was read there.
         settings["conversations"] = None
-        for section, key in (("distillation", "teacher"), ("preference", "data")):
+        for section, keys in (("distillation", ("teacher", "revision")), ("preference", ("data",))):
             if settings[section] is not None:
-                del settings[section][key]
+                settings[section] = {k: v for k, v in settings[section].items() if k not in keys}
         learned: Sequence[Any] = [
             FORMAT, settings, seed, self.base.identity, self.form.tag, self.rows,
             self.data.pairs, self.data.teacher and self.data.teacher.identity,

@@ -15,7 +15,7 @@ import msgspec
 from selfinstruct.core.errors import RecipeError, UserError
 from selfinstruct.core.sections.student import DistillationConfig, PreferenceConfig, StudentConfig
 from selfinstruct.steps.training import distillation, preference
-from selfinstruct.steps.training.base import Base, speaking_of
+from selfinstruct.steps.training.base import TEACHER_KEYS, Base, speaking_of
 from selfinstruct.steps.training.checkpoints import remove_torn
 from selfinstruct.steps.training.format import StudentFormat
 from selfinstruct.steps.training.lessons import Lessons
@@ -44,6 +44,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     build: Callable[[Any, Path], Build]
     notes: list[str]
+    commit: str = ""
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +125,7 @@ def go_on(
             Later(
                 kind=stage.kind,
                 source=stage.source,
+                commit=stage.commit,
                 records=len(stage.rows),
                 losses=fitted.losses,
                 notes=[f"{stage.kind}: {note}" for note in fitted.notes],
@@ -156,6 +158,7 @@ def _distil(
     return Stage(
         kind="distillation",
         source=teacher.name,
+        commit=teacher.commit,
         rows=[msgspec.structs.replace(one, answer=[], hidden=[]) for one in lessons.examples.kept],
         plan=msgspec.structs.replace(
             plan, epochs=config.epochs, learning_rate=config.learning_rate, neftune_alpha=None
@@ -166,7 +169,7 @@ def _distil(
 
 
 def _of_teacher() -> Any:
-    return speaking_of({"student.base": "student.distillation.teacher"})
+    return speaking_of(TEACHER_KEYS)
 
 
 def _prefer(

@@ -34,7 +34,7 @@ class Later(msgspec.Struct, frozen=True, kw_only=True):
     """One training after fine-tuning.
 
     `source` is the teacher or the file of pairs, `records` the prompts or pairs it had. `notes` say
-    what was changed on the way.
+    what was changed on the way. `commit` is what of the teacher was loaded from the Hub.
     """
 
     kind: Literal["distillation", "preference"]
@@ -42,6 +42,7 @@ class Later(msgspec.Struct, frozen=True, kw_only=True):
     records: int
     losses: list[StepLog]
     notes: list[str] = []
+    commit: str = ""
 
 
 class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
