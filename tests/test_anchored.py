@@ -15,12 +15,13 @@ def test_what_is_there_is_stored_from_the_root(
 ) -> None:
     """Files and folders of the student are; names, Hub ids and a teacher's seeds stay."""
     monkeypatch.chdir(tmp_path)
-    for name in ("claims.jsonl", "chats.jsonl", "pairs.jsonl"):
+    for name in ("claims.jsonl", "chats.jsonl", "pairs.jsonl", "own.jinja"):
         Path(name).write_text("{}")
     Path("models/big").mkdir(parents=True)
     student = {
         "base": "models/big",
         "conversations": "chats.jsonl",
+        "chat_template": "own.jinja",
         "distillation": {"teacher": "./models/big"},
         "preference": {"data": "models/../pairs.jsonl"},
     }
@@ -32,6 +33,7 @@ def test_what_is_there_is_stored_from_the_root(
     assert held.student.preference is not None
     assert held.student.base == held.student.distillation.teacher == f"{tmp_path}/models/big"
     assert held.student.conversations == f"{tmp_path}/chats.jsonl"
+    assert held.student.chat_template == f"{tmp_path}/own.jinja"
     assert held.student.preference.data == f"{tmp_path}/pairs.jsonl"
     teacher = {"kind": "scripted", "model": "replies.jsonl"}
     hub = anchored(Recipe.model_validate({**given, "teacher": teacher, "student": {"base": "a/b"}}))

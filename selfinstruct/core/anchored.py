@@ -12,8 +12,9 @@ from selfinstruct.core.sections.student import StudentConfig
 def anchored(recipe: Recipe) -> Recipe:
     """`recipe` with the whole paths of what its student is made of.
 
-    That is the base and the student's own data, and without a teacher the seeds, which then are the
-    dataset. What is not there as a path stays as it is: a Hub id, a known name, a shipped file.
+    That is the base, the chat template and the student's own data, and without a teacher the seeds,
+    which then are the dataset. What is not there as a path stays as it is: a Hub id, a known name,
+    a shipped file.
     """
     changed = {}
     if recipe.teacher is None:
@@ -26,11 +27,12 @@ def anchored(recipe: Recipe) -> Recipe:
 
 def _student(student: StudentConfig) -> StudentConfig:
     changed: dict[str, object] = {"base": whole_path(student.base)}
-    if student.conversations is not None:
-        changed["conversations"] = whole_path(student.conversations)
+    for key in ("conversations", "chat_template"):
+        if (path := getattr(student, key)) is not None:
+            changed[key] = whole_path(path)
     if (later := student.distillation) is not None:
-        path = whole_path(later.teacher)
-        changed["distillation"] = later.model_copy(update={"teacher": path})
+        teacher = whole_path(later.teacher)
+        changed["distillation"] = later.model_copy(update={"teacher": teacher})
     if (pairs := student.preference) is not None:
         changed["preference"] = pairs.model_copy(update={"data": whole_path(pairs.data)})
     return student.model_copy(update=changed)
