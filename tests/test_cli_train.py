@@ -91,12 +91,15 @@ def test_a_question_about_the_data_changes_no_setting(run: Run, tmp_path: Path) 
     assert run.folder.recipe_path.read_bytes() == before
 
 
-def test_a_process_of_a_launcher_takes_no_data(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them would write the dataset; it is not ignored either."""
+@pytest.mark.parametrize("options", ["--data x", "--base x", "--set seed=1", "--plan"])
+def test_a_process_of_a_launcher_takes_no_option_for_all(
+    run: Run, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    """Each of them would write the run; it is not ignored either."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    refused = command(run, "--data", "claims.jsonl").exception
+    refused = command(run, *options.split()).exception
     assert isinstance(refused, UserError)
-    assert "give --data to one process first" in str(refused)
+    assert f"give {options.split()[0]} to one process first" in str(refused)
 
 
 def test_questions_are_put_one_at_a_time(run: Run) -> None:

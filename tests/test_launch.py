@@ -210,12 +210,34 @@ def test_the_command_writes_the_files_and_prints_the_line(
 
 
 @pytest.mark.slow
-def test_processes_are_started_and_their_fault_is_told(tmp_path: Path) -> None:
-    """Two processes train one student; where they fail, the exit code is that of the fault."""
+def test_processes_are_started_and_their_fault_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two processes train one student; where they fail, one says why, and the exit code is that of
+    the fault."""
     base = make_base(tmp_path / "base")
     student = {"max_steps": 2, "merge": False}
     folder = make_run(tmp_path / "run", base, student=student)
     assert processes.run_processes(train_command(folder.path), 2) == 0
     assert (folder.student / "training.json").is_file()
     make_run(folder.path, base, student=student | {"max_length": 9999})
+    capfd.readouterr()
     assert processes.run_processes(train_command(folder.path), 2) == UserError.exit_code
+    assert capfd.readouterr().err.count("student.max_length: ") == 1
+
+
+def test_what_all_processes_meet_is_said_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ask the launcher's store; where there is none, each speaks for itself."""
+    from torch.distributed import TCPStore
+
+    assert [processes.is_first_to_say("no base") for _ in "ab"] == [True, True]
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in {**told, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    said = ["no base", "no base", "out of memory", "no base"]
+    assert [processes.is_first_to_say(one) for one in said] == [True, False, True, False]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert processes.is_first_to_say("no base")
+    monkeypatch.delenv("MASTER_PORT")
+    assert processes.is_first_to_say("no base")

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 a fault of ours, 2 something given was wrong, 3 stopped by
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -77,7 +78,8 @@ def main() -> None:
     try:
         cli.main(standalone_mode=False)
     except SelfInstructError as error:
-        _say(str(error))
+        if _is_first_to_say(str(error)):
+            _say(str(error))
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
@@ -87,6 +89,15 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; nothing that was paid for is lost, the same command continues")
         sys.exit(130)
+
+
+def _is_first_to_say(message: str) -> bool:
+    """Whether to say it: of processes that train together, all may have met the same fault."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True
+    from selfinstruct.steps.processes import is_first_to_say
+
+    return is_first_to_say(message)
 
 
 def _say(message: str) -> None:

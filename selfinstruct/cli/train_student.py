@@ -6,7 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,16 +101,13 @@ def command(
     _check(only_plan, masks, launch, **how)
     if recipe is not None and data is None:
         raise UserError("--recipe goes with --data; a run has its own recipe, changed by --set")
-    if base is not None:
-        overrides = (*overrides, f"student.base={json.dumps(base)}")  # it is read as YAML
     if process_count() > 1:  # one of several, started by a launcher; the dataset is written
-        if data is not None:
-            raise UserError(
-                "this is one of several processes: give --data to one process first, such as with "
-                "--launch torchrun, and start what it prints"
-            )
+        given = {"--data": data, "--base": base, "--set": overrides, "--processes": processes}
+        _one_of_several({**given, "--plan": only_plan, "--show-masks": masks, "--launch": launch})
         _train(Run(run), force, as_json)
         return
+    if base is not None:
+        overrides = (*overrides, f"student.base={json.dumps(base)}")  # it is read as YAML
     with as_it_was(run):
         opened, asked = _opened(run, data, recipe, overrides, only_plan or masks is not None)
         student = _ready(opened, asked, here=launch is None)
@@ -129,6 +126,16 @@ def command(
             _start(opened, processes, force, as_json)
         else:
             _train(opened, force, as_json)
+
+
+def _one_of_several(given: Mapping[str, object]) -> None:
+    """Raises `UserError` for an option that each process would act on, or leave out."""
+    for name, value in given.items():
+        if value:
+            raise UserError(
+                f"this is one of several processes: give {name} to one process first, such as with "
+                "--launch torchrun, and start what it prints"
+            )
 
 
 def _opened(

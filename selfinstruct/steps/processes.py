@@ -1,4 +1,4 @@
-"""Start the processes of one training on this machine, as torchrun does, and wait for them."""
+"""The processes of one training: started on this machine as torchrun does, heard as one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
+
+from selfinstruct.core.ids import fingerprint
+
+STORE_SECONDS = 5
 
 
 def gpus_to_use(batch_size: int, device: str) -> int:
@@ -47,6 +52,30 @@ def run_processes(arguments: Sequence[str], processes: int) -> int:
         code = int(error.get_first_failure()[1].exitcode)
         return code if code > 0 else 128 - code  # ended by a signal, as a shell says it
     return 0
+
+
+def is_first_to_say(message: str) -> bool:
+    """Whether no other process of this training has said `message`.
+
+    They ask the store that torchrun's agent keeps for them. True where there is none, so that
+    nothing goes unsaid.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    from torch.distributed import TCPStore
+
+    try:
+        store = TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=STORE_SECONDS),
+            wait_for_workers=False,
+        )
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return bool(store.add(f"said/{again}/{fingerprint(message)}", 1) == 1)
+    except (KeyError, ValueError, RuntimeError):  # torch's own are RuntimeErrors
+        return True
 
 
 def _cores() -> int:
