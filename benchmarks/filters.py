@@ -93,6 +93,20 @@ def near(found: Findings, quick: bool) -> None:
     found.note(**row)
 
 
+def grounded(found: Findings, quick: bool) -> None:
+    """Answers by people next to the text that they are about, and next to another."""
+    row = drive("grounded", 0).said
+    if not row["rows"]:
+        print("grounded: Dolly's records are not here, so nothing was measured")
+        return
+    table("Answers next to their own passage and to another's", row["by_precision"])
+    table("At the defaults", [{name: row[name] for name in row if name != "by_precision"}])
+    kept, other = float(row["kept_next_to_own"]), float(row["kept_next_to_another"])
+    found.target("grounded: kept next to their own text", kept, 0.92, "", at_least=True)
+    found.target("grounded: kept next to another's text", other, 0.03, "")
+    found.note(**row)
+
+
 def semantic(found: Findings, quick: bool) -> None:
     """Semantic duplicates: labelled paraphrases, and the graph's neighbours on Alpaca's rows."""
     said = drive("paraphrases", 0).said
@@ -250,6 +264,7 @@ PARTS: dict[str, Part] = {
     "large": large,
     "equal": equal,
     "near": near,
+    "grounded": grounded,
     "semantic": semantic,
     "roots": roots,
     "made": made,

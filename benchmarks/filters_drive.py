@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable
 
+import filters_grounded
 import filters_junk
 import filters_made
 import filters_meaning
@@ -33,6 +34,7 @@ JOBS: dict[str, Callable[[argparse.Namespace], Said]] = {
     "made_faults": filters_made.made,
     "make": filters_junk.make,
     "weak": filters_weak.weak,
+    "grounded": filters_grounded.grounded,
     "reading": filters_junk.reading,
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Passage",
     "Recipe",
     "Record",
     "Run",
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from selfinstruct.core.errors import SelfInstructError
     from selfinstruct.core.recipe import Recipe
     from selfinstruct.core.recipe_file import load_recipe
-    from selfinstruct.core.types import Record, SeedTask
+    from selfinstruct.core.types import Passage, Record, SeedTask
     from selfinstruct.stages.filter import filter, filter_file  # noqa: A004 (the word users know)
 
 _HOMES = {
+    "Passage": "selfinstruct.core.types",
     "Recipe": "selfinstruct.core.recipe",
     "Record": "selfinstruct.core.types",
     "Run": "selfinstruct.api",

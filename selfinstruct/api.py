@@ -30,7 +30,7 @@ from selfinstruct.core.recipe_file import (
     override_recipe,
     selection_recipe,
 )
-from selfinstruct.core.types import Record, SeedTask
+from selfinstruct.core.types import Passage, Record, SeedTask
 from selfinstruct.engine.accounts import BillLine, Funnel, bill, funnel
 from selfinstruct.engine.batch_admin import forget_batches, open_batches
 from selfinstruct.engine.folder import RunFolder
@@ -330,6 +330,16 @@ class Run:
         """The seed tasks the run works with."""
         with Ledger.read(self.folder.db_path) as ledger:
             return ledger.seeds()
+
+    def passages(self) -> list[Passage]:
+        """Every passage of documents that the run ever had."""
+        with Ledger.read(self.folder.db_path) as ledger:
+            return ledger.passages()
+
+    def documents(self) -> str:
+        """What was read of the recipe's documents and what was left out, in a line; "" for none."""
+        with Ledger.read(self.folder.db_path) as ledger:
+            return ledger.meta("documents") or ""
 
     def records(self, kept: bool | None = True) -> list[Record]:
         """The kept records; all candidates with `kept` None, the rejected ones with False."""

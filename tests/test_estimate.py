@@ -24,7 +24,7 @@ from selfinstruct.core.recipe_file import load_recipe
 from selfinstruct.core.shipped import shipped_root
 from selfinstruct.core.types import Message
 from selfinstruct.stages.estimate import Estimate, estimate_from_run, estimate_from_seeds
-from selfinstruct.stages.generate import gather_seeds
+from selfinstruct.stages.generate import gather_documents, gather_seeds
 from selfinstruct.steps.costs.forecast import (
     Amounts,
     Slot,
@@ -70,7 +70,7 @@ def as_json(*arguments: str) -> dict[str, Any]:
 
 def from_seeds(loaded: Recipe, today: date = TODAY) -> Estimate:
     """The estimate without a call."""
-    return estimate_from_seeds(loaded, gather_seeds(loaded), today)
+    return estimate_from_seeds(loaded, gather_seeds(loaded), today, gather_documents(loaded))
 
 
 # -- from the seeds -------------------------------------------------------------------------------
@@ -90,7 +90,8 @@ def test_nothing_is_called_and_nothing_written(tmp_path: Path) -> None:
 def test_the_cases_are_ordered(tmp_path: Path, kind: str) -> None:
     """Low is at most expected and expected at most high, in every quantity, for every strategy."""
     path = write(tmp_path, NOWHERE, generate={"strategies": [{"kind": kind}]})
-    found = from_seeds(load_recipe(path))
+    documents = ["documents=seeds/insurance-terms.md"] if kind == "documents" else []
+    found = from_seeds(load_recipe(path, documents))
     for name in QUANTITIES:
         low, expected, high = (getattr(c, name) for c in (found.low, found.expected, found.high))
         assert 0 < low <= expected <= high, name

@@ -17,6 +17,7 @@ import selfinstruct
 from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.types import Candidate, Filter, SeedTask, Verdict
+from selfinstruct.steps.filters.grounded import REASONS as GROUNDED
 from selfinstruct.steps.filters.judge import REASONS, Judge, build_filters
 from selfinstruct.steps.filters.rules import REASONS as RULES
 
@@ -116,7 +117,8 @@ def reasons_in_the_code() -> set[str]:
 
 def test_the_list_of_reasons_is_complete() -> None:
     """`REASONS` is what the candidates above are rejected for and what the modules can give."""
-    elsewhere = {*RULES, "semantic_duplicate"}  # test_filters_rules.py, test_filters_semantic.py
+    # test_filters_rules.py, test_filters_semantic.py, test_filters_grounded.py
+    elsewhere = {*RULES, "semantic_duplicate", *GROUNDED, "nothing_to_ask"}
     assert set(REASONS) == set(REJECTED) | elsewhere
     assert len(reasons_in_the_code()) >= 10
     assert reasons_in_the_code() <= set(REASONS)

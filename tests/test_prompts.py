@@ -9,7 +9,7 @@ import pytest
 from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.types import Message
 from selfinstruct.steps.prompts import load_prompt
-from selfinstruct.steps.strategies import alpaca, json_task, magpie, self_instruct
+from selfinstruct.steps.strategies import alpaca, documents, json_task, magpie, self_instruct
 
 
 def write(folder: Path, text: str) -> Path:
@@ -83,6 +83,7 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, says: str) -> None:
         (self_instruct.ANSWER_PROMPT, self_instruct.ANSWER_PLACES),
         (json_task.PROMPT, json_task.PLACES),
         (magpie.PROMPT, magpie.PLACES),
+        (documents.PROMPT, documents.PLACES),
     ],
 )
 def test_the_shipped_prompts_are_valid(path: str, places: frozenset[str]) -> None:
@@ -95,6 +96,7 @@ PLACES = {
     self_instruct.PROMPT: self_instruct.PLACES,
     self_instruct.ANSWER_PROMPT: self_instruct.ANSWER_PLACES,
     json_task.PROMPT: json_task.PLACES,
+    documents.PROMPT: documents.PLACES,
 }
 
 

@@ -528,7 +528,7 @@ async def test_limits_follow_from_the_run(folder: RunFolder) -> None:
     assert "marked as private" not in limits
     with Ledger(folder.db_path) as ledger:
         ledger.set_seeds([SeedTask(id="s", instruction="i", output="o", private=True)])
-    assert "seeds marked as private" in Parsed(write_report(folder).read_text("utf-8")).text
+    assert "sources marked as private" in Parsed(write_report(folder).read_text("utf-8")).text
 
 
 async def test_settings_without_secrets(tmp_path: Path) -> None:

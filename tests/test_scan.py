@@ -256,7 +256,7 @@ def test_weights_and_vocabularies_are_not_text() -> None:
 def test_runs_of_private_words_are_found() -> None:
     """Twelve words in a row are found whatever their case and punctuation, eleven are not."""
     words = [f"word{n}" for n in range(30)]
-    look = make_copy_scan([("seed-1", " ".join(words))])
+    look = make_copy_scan([("seed seed-1", " ".join(words))])
     copied = ", ".join(words[7:19]).upper()
     assert [m.kind for m in look(f"Well: {copied}!")] == ["text of private seed seed-1"]
     assert look(" ".join(words[7:18])) == []
@@ -264,7 +264,7 @@ def test_runs_of_private_words_are_found() -> None:
 
 def test_short_private_text_must_occur_whole() -> None:
     """A private text of six to eleven words is found as a whole, a shorter one never."""
-    look = make_copy_scan([("a", "the claim was refused last Monday"), ("b", "no more money")])
+    look = make_copy_scan([("seed a", "the claim was refused last Monday"), ("b", "no more money")])
     assert [m.kind for m in look("So the claim was refused, last Monday.")] == [
         "text of private seed a"
     ]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from selfinstruct.core.ids import make_request
 from selfinstruct.core.sections.generate import StrategyConfig
-from selfinstruct.core.types import Candidate, Completion, Request, Sampling, SeedTask
+from selfinstruct.core.types import Candidate, Completion, Passage, Request, Sampling, SeedTask
 from selfinstruct.steps.strategies.build import STRATEGIES, make_strategy
 from selfinstruct.steps.strategies.shapes import Draft, Pool, Strategy
 
@@ -25,7 +25,7 @@ SAMPLING = Sampling(max_tokens=100, temperature=0.7)
 
 def pool(machine: int = 0) -> Pool:
     """Twenty seeds and some machine-written records."""
-    made = Pool(SEEDS)
+    made = Pool(SEEDS, [Passage(id="d#1", text="A rule."), Passage(id="d#2", text="Another.")])
     for n in range(machine):
         made.add(
             Candidate(

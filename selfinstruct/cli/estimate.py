@@ -54,14 +54,15 @@ def command(
     """
     from selfinstruct.core.recipe_file import load_recipe
     from selfinstruct.stages.estimate import estimate_from_run, estimate_from_seeds
-    from selfinstruct.stages.generate import gather_seeds
+    from selfinstruct.stages.generate import gather_documents, gather_seeds
 
     settings = with_budget(overrides, target, max_cost)
     settings += ["generate.no_price=true"] if no_price else []
     loaded = load_recipe(recipe, settings)
     loaded.need_teacher()
     if pilot is None:
-        found = estimate_from_seeds(loaded, gather_seeds(loaded), date.today())
+        seeds, shelf = gather_seeds(loaded), gather_documents(loaded)
+        found = estimate_from_seeds(loaded, seeds, date.today(), shelf)
     else:
         run = run_pilot(loaded, pilot, output, as_json)
         found = estimate_from_run(run.folder, loaded, date.today())

@@ -26,6 +26,8 @@ def print_status(run: Run, as_json: bool) -> None:
         out.print(f"\n[bold]{run.folder.path}[/]  {_given(run)}")
     else:
         out.print(f"\n[bold]{run.folder.path}[/]  target {run.recipe.generate.target:,}")
+        if documents := run.documents():
+            out.print(f"  {documents}", markup=False)
         out.print(_funnel_table(counts, went))
     out.print(_bill_table(lines, counts.kept))
     if any(line.cost for line in went.strategies):
@@ -66,6 +68,7 @@ def as_data(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.folder.path),
         "target": run.recipe.generate.target,
+        "documents": run.documents(),
         "funnel": msgspec.to_builtins(counts),
         "bill": [
             {**msgspec.to_builtins(line), "cost": to_dollars(line.cost), "currency": "USD"}

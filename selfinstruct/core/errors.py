@@ -4,6 +4,7 @@
     ├── UserError               something given was wrong: fix it and run again     exit 2
     │   ├── RecipeError         a recipe, a ``--set`` or a prompt file
     │   ├── SeedError           a seed file, named by file, line and field
+    │   ├── DocumentError       a document that cannot be read, named by its file
     │   ├── FolderError         the run folder: in use, read-only, of another kind
     │   ├── MissingDependency   an extra that this command needs is not installed
     │   └── PrivacyError        a host or source that the privacy setting refuses
@@ -41,6 +42,10 @@ class RecipeError(UserError):
 
 class SeedError(UserError):
     """A seed file cannot be read; the message names file, line and field."""
+
+
+class DocumentError(UserError):
+    """A document cannot be read; the message names the file and what to do."""
 
 
 class FolderError(UserError):

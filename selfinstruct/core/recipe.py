@@ -8,18 +8,21 @@ project and from an installed wheel.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.sections.dataset import DatasetConfig, PublishConfig
 from selfinstruct.core.sections.filters import FiltersConfig
-from selfinstruct.core.sections.generate import GenerateConfig, SeedSource
+from selfinstruct.core.sections.generate import DocumentSource, GenerateConfig, SeedSource
 from selfinstruct.core.sections.select import SelectConfig
 from selfinstruct.core.sections.strict import Strict
 from selfinstruct.core.sections.student import EvaluateConfig, StudentConfig
 from selfinstruct.core.sections.teacher import Price, TeacherConfig
+
+SEEDLESS = frozenset({"documents"})
+"""Strategies that can do without seeds."""
 
 
 class Recipe(Strict):
@@ -33,7 +36,10 @@ class Recipe(Strict):
     """`local` refuses every host but this machine and `allow_hosts`."""
     allow_hosts: list[str] = Field(default_factory=list)
     """Hosts that `privacy: local` lets through, such as a server of your own network."""
-    seeds: list[SeedSource] = Field(min_length=1)
+    seeds: list[SeedSource] = Field(default_factory=list)
+    documents: list[DocumentSource] = Field(default_factory=list)
+    """To write questions and answers from, by the strategy `documents`, which is the one asked
+    where a recipe has documents and names no strategy. With documents, seeds may be left out."""
     teacher: TeacherConfig | None = None
     """Writes the records. Where not given nothing is generated: the seeds are the dataset, for a
     student on data that is there already."""
@@ -64,7 +70,8 @@ class Recipe(Strict):
     @property
     def sealed_sources(self) -> list[str]:
         """Paths of the private sources that no remote teacher may see."""
-        return [one.path for one in self.seeds if one.private and not one.allow_remote]
+        sources: list[SeedSource | DocumentSource] = [*self.seeds, *self.documents]
+        return [one.path for one in sources if one.private and not one.allow_remote]
 
     def need_teacher(self) -> TeacherConfig:
         """The teacher. Raises `RecipeError` where the recipe names none."""
@@ -85,7 +92,7 @@ class Recipe(Strict):
             )
         return self.student
 
-    @field_validator("seeds", mode="before")
+    @field_validator("seeds", "documents", mode="before")
     @classmethod
     def _paths_are_sources(cls, value: Any) -> Any:
         """A source may be written as its path alone, and one source without a list."""
@@ -94,3 +101,34 @@ class Recipe(Strict):
         if isinstance(value, list):
             return [{"path": item} if isinstance(item, str) else item for item in value]
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _documents_are_asked_about(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not given.get("documents"):
+            return given
+        generate = given.get("generate") or {}
+        if not isinstance(generate, dict) or "strategies" in generate:
+            return given
+        return given | {"generate": generate | {"strategies": [{"kind": "documents"}]}}
+
+    @model_validator(mode="after")
+    def _something_to_start_from(self) -> Self:
+        """Raises `ValueError` where a strategy has nothing to draw from, or a source no use."""
+        if not self.seeds and not self.documents:
+            raise ValueError("it names neither seeds nor documents; give one of them")
+        if self.teacher is None:
+            if self.documents:
+                raise ValueError("documents need a teacher, which writes the questions")
+            return self
+        kinds = {strategy.kind for strategy in self.generate.strategies}
+        if self.documents and "documents" not in kinds:
+            raise ValueError(
+                "documents are given, and no strategy asks about them; add {kind: documents} to "
+                "generate.strategies"
+            )
+        if "documents" in kinds and not self.documents:
+            raise ValueError("the strategy documents needs the key documents: a file or folder")
+        if not self.seeds and (without := kinds - SEEDLESS):
+            raise ValueError(f"the strategy {min(without)} needs seeds; name a file of examples")
+        return self

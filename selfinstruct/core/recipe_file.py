@@ -164,8 +164,9 @@ def data_recipe(
     for writer in ("teacher", "answer_teacher"):
         whole.pop(writer, None)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", run.resolve().name).lstrip("._-") or "student"
-    seeds = whole.get("seeds")
-    sources = seeds if isinstance(seeds, list) else [seeds]
+    sources: list[Any] = []
+    for given in (whole.get("seeds"), whole.pop("documents", None)):
+        sources += given if isinstance(given, list) else [given]
     private = any(isinstance(one, dict) and one.get("private") for one in sources)
     whole |= {"name": name, "seeds": [{"path": str(data), "private": private}]}
     for override in overrides:

@@ -35,6 +35,21 @@ class SeedTask(msgspec.Struct, frozen=True, kw_only=True):
     turns: list[str] = []
 
 
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a document, short enough to be shown whole in a prompt.
+
+    `id` is the document's name (a mark of it, where it is private), the piece's number in it and a
+    mark of its text, `title` the headings it stands under, `source` ``file:line`` or ``file:page``
+    for messages. `private` is as for a `SeedTask`.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    source: str = ""
+    private: bool = False
+
+
 class Message(msgspec.Struct, frozen=True):
     """One chat message."""
 

@@ -7,7 +7,7 @@ the judged slots, so they are rebuilt from the ledger when a run goes on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -15,7 +15,7 @@ from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.money import from_dollars
 from selfinstruct.core.sections.filters import FiltersConfig
 from selfinstruct.core.sections.generate import GenerateConfig
-from selfinstruct.core.types import Candidate, Record, SeedTask, Verdict
+from selfinstruct.core.types import Candidate, Passage, Record, SeedTask, Verdict
 from selfinstruct.engine.accounts import BEYOND_TARGET
 from selfinstruct.engine.dispatch import Counters
 from selfinstruct.engine.ledger import Ledger
@@ -57,8 +57,10 @@ class Judging:
     Args:
         config, filters: the recipe's sections.
         seeds: the run's seed tasks.
-        ledger: where verdicts are kept; those of other settings are cleared and made anew.
+        ledger: where verdicts are kept; those of other settings are cleared and made anew. Its
+            passages are what answers are held against.
         progress: counted up as slots are judged.
+        passages: to draw from, in an order that follows from the run's `seed`.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Judging:
         seeds: list[SeedTask],
         ledger: Ledger,
         progress: Progress,
+        passages: Sequence[Passage] = (),
+        seed: int = 0,
     ) -> None:
         self._config = config
         self._ledger = ledger
-        self._pool = Pool(seeds)
-        self._judge = Judge(build_filters(filters, SketchBook(ledger)))
+        self._pool = Pool(seeds, passages, seed)
+        self._judge = Judge(build_filters(filters, SketchBook(ledger), ledger.passages()))
         self._kept_after: list[int] = []  # records kept up to and including slot i
         self._steering = Steering(
             [strategy.kind for strategy in config.strategies], [seed.id for seed in seeds]
@@ -99,7 +103,7 @@ class Judging:
         judged = max(0, slot - width + 1)
         course = self._steering.course(judged if self._config.adapt else 0)
         seen = self._kept_after[judged - 1] if judged else 0
-        return self._pool.view(seen, course.machine, course.seeds), course
+        return self._pool.view(seen, course.machine, course.seeds, slot), course
 
     def judge(self, slot: int, candidates: list[Candidate]) -> bool:
         """Judge a slot's candidates in order; False when the run has enough or gives up."""

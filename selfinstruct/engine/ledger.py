@@ -22,6 +22,7 @@ from selfinstruct.core.errors import Billed, FolderError, LedgerError
 from selfinstruct.core.types import (
     Candidate,
     Completion,
+    Passage,
     Record,
     Request,
     SeedTask,
@@ -41,6 +42,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(Request).decode
 _decode_candidate = msgspec.json.Decoder(Candidate).decode
 _decode_verdict = msgspec.json.Decoder(Verdict).decode
+_decode_passage = msgspec.json.Decoder(Passage).decode
 _decode_seed = msgspec.json.Decoder(SeedTask).decode
 _LOST = (
     "ended IS NULL AND id NOT IN (SELECT i.attempt FROM batch_items i"
@@ -154,6 +156,31 @@ class Ledger:
             for n, seed in enumerate(seeds)
         ]
         self.journal.write_now(("DELETE FROM seeds", ()), *rows)
+
+    def passages(self) -> list[Passage]:
+        """Every passage that was ever read for the run, in the order they came."""
+        known = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'passages'").fetchone()
+        if known is None:  # a ledger from before there were any, opened for reading
+            return []
+        rows = self._db.execute("SELECT body FROM passages ORDER BY rowid")
+        return [_decode_passage(row[0]) for row in rows]
+
+    def set_documents(self, passages: Iterable[Passage], in_short: str) -> None:
+        """Keep the passages of a recipe's documents, beside earlier ones, and a line on them.
+
+        One that is there already stays in its place.
+        """
+        self.journal.write_now(
+            ("INSERT OR REPLACE INTO meta VALUES ('documents', ?)", (in_short,)),
+            *(
+                (
+                    "INSERT INTO passages VALUES (?, ?)"
+                    " ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+                    (passage.id, _encode(passage)),
+                )
+                for passage in passages
+            ),
+        )
 
     # -- calls -------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from selfinstruct.engine.probe import follows_schema
 from selfinstruct.engine.route import Route
 from selfinstruct.steps.costs.pricing import FREE, Rate, rate_for
 from selfinstruct.steps.privacy import Policy, is_loopback
-from selfinstruct.steps.strategies.build import STRATEGIES, make_strategy
+from selfinstruct.steps.strategies.build import STRATEGIES, STRUCTURED, make_strategy
 from selfinstruct.steps.strategies.shapes import Strategy
 from selfinstruct.steps.teachers.build import make_teacher
 from selfinstruct.steps.teachers.clouds import regional
@@ -70,7 +70,7 @@ class Routes:
         JSON schemas.
         """
         header, structured = "", True
-        if any(config.kind == "json" for config in configs):
+        if any(config.kind in STRUCTURED for config in configs):
             structured = await self._structured(ledger, dispatcher)
         if any(config.kind == "magpie" for config in configs):
             header = await self._header(ledger)

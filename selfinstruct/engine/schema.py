@@ -16,6 +16,9 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITH
 -- The seed tasks as they were read, so that genealogy needs no other file.
 CREATE TABLE IF NOT EXISTS seeds (position INTEGER PRIMARY KEY, id TEXT UNIQUE, body BLOB NOT NULL);
 
+-- The passages of documents, those of earlier sessions too: records name them as parents.
+CREATE TABLE IF NOT EXISTS passages (id TEXT PRIMARY KEY NOT NULL, body BLOB NOT NULL);
+
 -- Every request ever sent. A slot whose request changed before it was answered has several.
 CREATE TABLE IF NOT EXISTS requests (
     id TEXT PRIMARY KEY NOT NULL,

@@ -96,6 +96,7 @@ class _Run:
         self.recipe: Recipe = folder.recipe()
         self.ledger = ledger
         self.seeds: list[SeedTask] = ledger.seeds()
+        self.passages = ledger.passages()
         self.humans = self.seeds if self.recipe.dataset.include_seeds else []
         self.funnel = funnel(ledger)
         if not self.funnel.kept:
@@ -110,7 +111,8 @@ class _Run:
             "funnel": _funnel_steps(self.funnel, self.selection),
             "rejected": self.funnel.rejected,
             "costs": _costs(ledger),
-            "checks": _checks(self.recipe.filters) + in_words(self.recipe.select),
+            "checks": _checks(self.recipe.filters, bool(self.passages))
+            + in_words(self.recipe.select),
             "version": __version__,
         }
         self.marks = (self._data_mark(), fingerprint(self.told))
@@ -176,6 +178,9 @@ class _Run:
             human=len(self.humans),
             moved_to_train=parts.moved_to_train,
             writers=card_facts.writers(kept),
+            documents=card_facts.documents(
+                self.passages, {parent for record in kept for parent in record.candidate.parents}
+            ),
             samples=[
                 {name: rows[record][name] for name in tables.TEXT_COLUMNS}
                 for record in parts.train[:SAMPLES]  # never a human example: it may be private
@@ -235,7 +240,7 @@ def _costs(ledger: Ledger) -> list[card_facts.Cost]:
     ]
 
 
-def _checks(filters: FiltersConfig) -> list[str]:
+def _checks(filters: FiltersConfig, from_documents: bool) -> list[str]:
     """The filters that were on, in their order, in words."""
     rouge, minhash, semantic = filters.rouge, filters.minhash, filters.semantic
     rejecting = [
@@ -248,6 +253,12 @@ def _checks(filters: FiltersConfig) -> list[str]:
         (filters.wording.enabled, f"the wording rules of `{Path(filters.wording.rules).name}`"),
         (bool(rejecting), f"no fault of these kinds: {', '.join(rejecting)}"),
         (filters.copied, "not a copy of an example that its prompt showed"),
+        (
+            filters.grounded.enabled and from_documents,
+            "borne out by the passage it was written from: at least "
+            f"{filters.grounded.precision:.0%} of the answer's words"
+            + (", and its figures" if filters.grounded.figures else ""),
+        ),
         (filters.conflicting, "not an instruction and input kept before with another output"),
         (
             rouge.enabled,

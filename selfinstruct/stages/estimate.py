@@ -17,7 +17,7 @@ from selfinstruct.core.money import from_dollars, show
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.sections.generate import StrategyConfig
 from selfinstruct.core.sections.teacher import TeacherConfig
-from selfinstruct.core.types import Sampling, SeedTask
+from selfinstruct.core.types import Passage, Sampling, SeedTask
 from selfinstruct.engine.folder import RunFolder
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.pilot import by_strategy, judged_slots, taken
@@ -35,6 +35,7 @@ from selfinstruct.steps.costs.pricing import Rate, price_warnings
 from selfinstruct.steps.costs.reply_sizes import reply_sizes
 from selfinstruct.steps.costs.slot_profile import SlotProfile
 from selfinstruct.steps.costs.yields import Assumptions, TeacherClass, assumptions
+from selfinstruct.steps.documents.shelf import Shelf
 from selfinstruct.steps.strategies.build import make_strategy
 
 LOW, EXPECTED, HIGH = range(3)
@@ -84,15 +85,23 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
 
 
-def estimate_from_seeds(recipe: Recipe, seeds: Sequence[SeedTask], today: date) -> Estimate:
+def estimate_from_seeds(
+    recipe: Recipe,
+    seeds: Sequence[SeedTask],
+    today: date,
+    shelf: Shelf | None = None,
+) -> Estimate:
     """What `recipe` will take, by its seeds and what is assumed of its teacher. Calls nobody.
+
+    `shelf` has the passages of its documents.
 
     Raises `RecipeError` for a model without a price, a prompt file that cannot be used, or room
     for no whole task in a reply.
     """
     known = assumptions()
     kind = class_of(recipe.need_teacher())
-    lines, each = _by_strategy(recipe, seeds, known, kind)
+    passages = shelf.passages if shelf else []
+    lines, each = _by_strategy(recipe, seeds, passages, known, kind)
     start = len(seeds)
     cases = []
     for case in range(3):
@@ -104,8 +113,12 @@ def estimate_from_seeds(recipe: Recipe, seeds: Sequence[SeedTask], today: date) 
         f"{' '.join(known.classes[kind].source.split())}",
         "measure instead of assuming: selfinstruct estimate RECIPE --pilot 40 (its records count "
         "toward the run)",
+        *([shelf.in_short()] if shelf and shelf.documents else []),
     ]
-    return _estimate(recipe, today, "the seeds", 0, 0, cases, lines, notes)
+    basis = " and ".join(
+        part for part, found in (("the seeds", seeds), ("the documents", passages)) if found
+    )
+    return _estimate(recipe, today, basis, 0, 0, cases, lines, notes)
 
 
 def estimate_from_run(folder: RunFolder, recipe: Recipe, today: date) -> Estimate:
@@ -119,6 +132,7 @@ def estimate_from_run(folder: RunFolder, recipe: Recipe, today: date) -> Estimat
         lines = by_strategy(ledger)
         already = taken(ledger)
         seeds = len(ledger.seeds())
+        documents = ledger.meta("documents")
     kept = sum(slot.kept for slot in slots)
     if not kept:
         raise NoProgress(
@@ -140,6 +154,7 @@ def estimate_from_run(folder: RunFolder, recipe: Recipe, today: date) -> Estimat
         "95th percentile by bootstrap over slots",
         f"the high case loses {falls[HIGH]:.0%} of the yield with each doubling of the pool, the "
         f"expected one {falls[EXPECTED]:.0%}",
+        *([documents] if documents else []),
     ]
     basis = f"a pilot of {len(slots)} slots"
     cost = int(already.cost)
@@ -157,7 +172,11 @@ def class_of(teacher: TeacherConfig) -> TeacherClass:
 
 
 def _by_strategy(
-    recipe: Recipe, seeds: Sequence[SeedTask], known: Assumptions, kind: TeacherClass
+    recipe: Recipe,
+    seeds: Sequence[SeedTask],
+    passages: Sequence[Passage],
+    known: Assumptions,
+    kind: TeacherClass,
 ) -> tuple[list[StrategyLine], tuple[Amounts, Amounts, Amounts]]:
     """A line for each strategy, and what a kept record takes in the three cases."""
     configs = recipe.generate.strategies
@@ -165,7 +184,7 @@ def _by_strategy(
     totals, kept = [Amounts() for _ in CASES], [0.0 for _ in CASES]
     lines = []
     for number, config in enumerate(configs):
-        profile = _profile(recipe, config, seeds, known, kind, number)
+        profile = _profile(recipe, config, seeds, passages, known, kind, number)
         share = config.weight / whole
         for case in range(3):
             slot, records = profile.slot(case)
@@ -186,6 +205,7 @@ def _profile(
     recipe: Recipe,
     config: StrategyConfig,
     seeds: Sequence[SeedTask],
+    passages: Sequence[Passage],
     known: Assumptions,
     kind: TeacherClass,
     number: int,
@@ -197,9 +217,8 @@ def _profile(
     return SlotProfile(
         make_strategy(config, sampling, known.user_header),
         seeds,
-        reply_sizes(
-            config.kind, config.tasks_per_request, config.examples, seeds, assumed.candidates
-        ),
+        passages,
+        reply_sizes(config, seeds, assumed, known.task),
         most=config.max_tokens or teacher.max_tokens,
         writer=_priced(recipe, teacher),
         answerer=_priced(recipe, recipe.answer_teacher or teacher),

@@ -39,6 +39,7 @@ from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.routes import Routes
 from selfinstruct.engine.slots import SlotRunner
 from selfinstruct.engine.window import SlidingWindow
+from selfinstruct.steps.documents.shelf import Shelf, read_documents, together
 from selfinstruct.steps.privacy import Policy, enforce
 from selfinstruct.steps.seeds.reader import read_seeds
 from selfinstruct.steps.teachers.batch_client import batch_client
@@ -65,11 +66,11 @@ async def generate(folder: RunFolder, on_start: OnStart | None = None) -> Progre
     """
     recipe = folder.recipe()
     recipe.need_teacher()
-    seeds = gather_seeds(recipe)
+    seeds, shelf = gather_seeds(recipe), gather_documents(recipe)
     with Ledger(folder.db_path) as ledger:
         session = ledger.begin_session(STAGE)
         try:
-            run = _Generation(recipe, seeds, ledger)
+            run = _Generation(recipe, seeds, shelf, ledger)
             with enforce(Policy.of(recipe.privacy, recipe.allow_hosts)):
                 await run.to_target(on_start)
         except asyncio.CancelledError:
@@ -94,6 +95,16 @@ def gather_seeds(recipe: Recipe) -> list[SeedTask]:
                 raise SeedError(f"{seed.source}: the id {seed.id!r} is taken by another seed file")
             seeds[seed.id] = seed
     return list(seeds.values())
+
+
+def gather_documents(recipe: Recipe) -> Shelf:
+    """The documents of a recipe as passages. Raises `DocumentError`, `MissingDependency`."""
+    return together(
+        read_documents(
+            Path(source.path), words=source.words, private=source.private, limit=source.limit
+        )
+        for source in recipe.documents
+    )
 
 
 def routes_of(recipe: Recipe) -> Routes:
@@ -131,7 +142,13 @@ def _note_the_end(ledger: Ledger, session: int, error: SelfInstructError) -> Non
 class _Generation:
     """One session of generation."""
 
-    def __init__(self, recipe: Recipe, seeds: list[SeedTask], ledger: Ledger) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        seeds: list[SeedTask],
+        shelf: Shelf,
+        ledger: Ledger,
+    ) -> None:
         self._recipe = recipe
         self._config: GenerateConfig = recipe.generate
         self._ledger = ledger
@@ -140,7 +157,16 @@ class _Generation:
         self._known_slots = ledger.last_slot() + 1  # asked for by earlier sessions
         self.progress = Progress(target=self._config.target, began=time.time())
         self.progress.lost = ledger.close_lost_attempts()
-        self._judging = Judging(self._config, recipe.filters, seeds, ledger, self.progress)
+        ledger.set_documents(shelf.passages, shelf.in_short())
+        self._judging = Judging(
+            self._config,
+            recipe.filters,
+            seeds,
+            ledger,
+            self.progress,
+            shelf.passages,
+            recipe.seed,
+        )
         if self.progress.kept > self._config.target:
             raise UserError(
                 f"generate.target is {self._config.target}, below the {self.progress.kept} records "

@@ -19,7 +19,7 @@ import msgspec
 
 from selfinstruct.core.errors import PrivacyError, UserError
 from selfinstruct.core.recipe import Recipe
-from selfinstruct.core.types import SeedTask
+from selfinstruct.core.types import Passage, SeedTask
 from selfinstruct.engine.folder import RunFolder, write_json
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.steps.privacy import Policy, enforce
@@ -91,8 +91,8 @@ def plan_publish(
         Policy.of(recipe.privacy, recipe.allow_hosts).check_url(endpoint, "publish.endpoint")
     except PrivacyError as error:
         missing.append(str(error))
-    private_seeds = _private_seeds(folder)
-    scans = _scans(private_seeds)
+    private_seeds, private_passages = _private(folder)
+    scans = _scans(private_seeds, private_passages)
     repos = []
     for part in _wanted(recipe, what):
         names = {"dataset": recipe.publish.dataset_repo, "student": recipe.publish.model_repo}
@@ -106,6 +106,7 @@ def plan_publish(
             private=recipe.publish.private if public is None else not public,
             include_rejected=include_rejected,
             private_seeds=private_seeds,
+            private_passages=private_passages,
             scans=scans,
             say=say,
         )
@@ -256,19 +257,23 @@ def _wanted(recipe: Recipe, what: Sequence[What]) -> list[What]:
     return ["dataset"] if recipe.student is None and len(chosen) == len(BOTH) else chosen
 
 
-def _private_seeds(folder: RunFolder) -> list[SeedTask]:
+def _private(folder: RunFolder) -> tuple[list[SeedTask], list[Passage]]:
+    """The run's private seeds and passages."""
     if not folder.db_path.is_file():
-        return []
+        return [], []
     with Ledger.read(folder.db_path) as ledger:
-        return [seed for seed in ledger.seeds() if seed.private]
+        seeds = [seed for seed in ledger.seeds() if seed.private]
+        return seeds, [passage for passage in ledger.passages() if passage.private]
 
 
-def _scans(private_seeds: Sequence[SeedTask]) -> list[Scan]:
+def _scans(seeds: Sequence[SeedTask], passages: Sequence[Passage]) -> list[Scan]:
     texts = [
-        (seed.id, text)
-        for seed in private_seeds
+        (f"seed {seed.id}", text)
+        for seed in seeds
         for text in (seed.instruction, seed.input, seed.output, *seed.turns)
     ]
+    # All of one kind, since they may be thousands.
+    texts += [("document", passage.text) for passage in passages]
     return [make_scan(), make_copy_scan(texts)] if texts else [make_scan()]
 
 

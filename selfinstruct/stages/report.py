@@ -60,6 +60,8 @@ class _Run(NamedTuple):
     spending: Spending | None
     summary: Summary | None
     varied: _Varied | None
+    private: bool
+    documents: str
     dataset: dict[str, Any] | None
     training: dict[str, Any] | None
     evaluation: dict[str, Any] | None
@@ -110,12 +112,15 @@ def _gather(folder: RunFolder) -> _Run:
     evaluation = folder.read_json(folder.evaluation / "evaluation.json")
     seeds: list[SeedTask] = []
     counts, lines, went, summary, seconds = None, [], None, None, {}
+    private, documents = False, ""
     varied: _Varied | None = None
     if folder.db_path.is_file():
         with Ledger.read(folder.db_path) as ledger:
-            seeds = ledger.seeds()
+            seeds, passages = ledger.seeds(), ledger.passages()
+            private = any(one.private for one in seeds) or any(one.private for one in passages)
+            documents = ledger.meta("documents") or ""
             counts, lines, went = funnel(ledger), bill(ledger), spending(ledger)
-            summary = summarize(seeds, ledger.records())
+            summary = summarize(seeds, ledger.records(), passages)
             varied = _varied(seeds, [record.candidate for record in ledger.records(kept=True)])
             seconds = _worked(ledger)
     for stage, made in (("train", training), ("evaluate", evaluation)):
@@ -129,6 +134,8 @@ def _gather(folder: RunFolder) -> _Run:
         spending=went,
         summary=summary,
         varied=varied,
+        private=private,
+        documents=documents,
         dataset=folder.read_json(folder.dataset / "dataset.json"),
         training=training,
         evaluation=evaluation,
@@ -163,6 +170,7 @@ def _lead(run: _Run) -> str:
     if seeds := len(run.seeds):
         what = "record" if teacher is None else "seed"
         parts.append(f"{count(seeds)} {what}{'' if seeds == 1 else 's'}")
+    parts += [text(run.documents)] if run.documents else []
     written = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
     chips = "".join(
         f"<li{' class=done' if state == 'done' else ''}>{text(name)}: {text(state)}</li>"
@@ -280,7 +288,7 @@ def _add_background(page: Page, run: _Run, command: str) -> None:
             run.evaluation,
             generated=generated,
             estimated=any(line.estimated for line in run.bill),
-            private=any(seed.private for seed in run.seeds),
+            private=run.private,
             unfinished=[
                 f"{name.lower()} ({state})"
                 for name, state in _stages(run).items()

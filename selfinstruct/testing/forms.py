@@ -1,9 +1,9 @@
 """What a prompt asks for, and a reply in that form, as a function of the prompt and a seed alone.
 
 The forms are those of the strategies: Alpaca's numbered list, Self-Instruct's numbered
-instructions, one task as a JSON object, a raw prompt that a user's turn continues, and a plain
-question. A share of the records is bad on purpose, as a real teacher's are: copies,
-near-duplicates, empty outputs.
+instructions, one task as a JSON object, questions about a passage, a raw prompt that a user's turn
+continues, and a plain question. A share of the records is bad on purpose, as a real teacher's are:
+copies, near-duplicates, empty outputs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any, NamedTuple
 
-from selfinstruct.testing import grammar
+from selfinstruct.testing import grammar, passages
 from selfinstruct.testing.grammar import Task
 
 _ALPACA = re.compile(r"(\d+)\. Instruction:\s*$")
@@ -88,6 +88,8 @@ def _full_text(ask: Ask, rng: Random, share: Share) -> str:
     shown = _shown(text)
     if _WANTS_SCORE in text:
         return _score(rng, ask.schema)
+    if passages.asks_about_passage(text):
+        return passages.questions(text, rng, share.bad)
     if ask.schema is not None:
         return _as_json(_record(rng, share, shown), ask.schema)
     if match := _ALPACA.search(text):

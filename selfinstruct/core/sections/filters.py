@@ -127,6 +127,36 @@ class SemanticConfig(Strict):
     that is in the cache of this machine."""
 
 
+class GroundedConfig(Strict):
+    """Answers that say what their passage does not; for records written from documents."""
+
+    enabled: bool = True
+    precision: float = Field(default=0.3, ge=0, le=1)
+    """Least share of the output's words that come in the passage. Counted are words of four
+    letters and more that the instruction does not have."""
+    figures: bool = True
+    """Reject an output with a figure in digits that is in neither passage nor instruction."""
+    references: list[str] = Field(
+        default_factory=lambda: [
+            "the passage",
+            "this passage",
+            "the excerpt",
+            "this excerpt",
+            "the text",
+            "this text",
+            "provided document",
+            "given document",
+            "provided context",
+            "given context",
+            "provided information",
+            "according to the document",
+            "according to this document",
+        ]
+    )
+    """Reject what has one of these phrases, in instruction or output: its reader does not see the
+    passage. For other languages, give theirs."""
+
+
 class FiltersConfig(Strict):
     """What a candidate must pass, in the order of the fields here."""
 
@@ -136,6 +166,7 @@ class FiltersConfig(Strict):
     wording: WordingConfig = Field(default_factory=WordingConfig)
     copied: bool = True
     """Reject copies of the examples that the prompt showed."""
+    grounded: GroundedConfig = Field(default_factory=GroundedConfig)
     rules: RulesConfig = Field(default_factory=RulesConfig)
     correctness: CorrectnessConfig = Field(default_factory=CorrectnessConfig)
     conflicting: bool = True

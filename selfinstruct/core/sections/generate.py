@@ -23,23 +23,42 @@ class SeedSource(Strict):
     """Read at most this many examples."""
 
 
+class DocumentSource(Strict):
+    """A document, or a folder of them, to write questions and answers from."""
+
+    path: str
+    """Text, Markdown, HTML, PDF or Word (`.txt`, `.md`, `.html`, `.pdf`, `.docx`); a folder is
+    read with all below it."""
+    private: bool = False
+    """A private source goes to a remote teacher only with `allow_remote: true`."""
+    allow_remote: bool = False
+    """The owner's leave to send this private source to a remote teacher."""
+    words: int = Field(default=250, ge=20, le=4000)
+    """Words of a passage at most: what the teacher sees at a time."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Take at most this many passages."""
+
+
 class StrategyConfig(Strict):
     """One way of asking the teacher for new tasks."""
 
-    kind: Literal["alpaca", "self-instruct", "json", "magpie"]
+    kind: Literal["alpaca", "self-instruct", "json", "magpie", "documents"]
     """`alpaca`: many numbered tasks per reply. `self-instruct`: the classic mix of 6 human and up
     to 2 machine instructions, then an answer. `json`: one task as JSON, constrained by a schema
-    where the server can. `magpie`: only the user header as prompt, then an answer."""
+    where the server can. `magpie`: only the user header as prompt, then an answer. `documents`:
+    questions and answers from a passage of `documents`."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the requests, relative to the other strategies."""
     prompt: str | None = None
     """Prompt file; the shipped one of that name where not given."""
     examples: int | None = Field(default=None, ge=1, le=64)
-    """Examples shown in the prompt. Alpaca shows 3, Self-Instruct 8, json 2."""
+    """Examples shown in the prompt. Alpaca shows 3, Self-Instruct 8, json and documents 2."""
     machine_examples: int | None = Field(default=None, ge=0, le=32)
     """How many of the examples may be machine-written records kept so far."""
     tasks_per_request: int = Field(default=20, ge=1, le=100)
     """For `alpaca`: number the list runs to, examples included."""
+    questions: int = Field(default=3, ge=1, le=20)
+    """For `documents`: questions asked for about a passage at a time."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """Overrides the teacher's temperature."""
     answer_temperature: float | None = Field(default=None, ge=0, le=2)

@@ -20,7 +20,7 @@ SHOWN = 6  # kept samples that are not folded away
 
 
 def kept_section(summary: Summary) -> str:
-    """A sample of the kept records, each with the seeds and records its prompt showed."""
+    """A sample of the kept records, each with the seeds, records and passage its prompt showed."""
     if not summary.samples:
         return paragraph("Nothing was kept yet.")
     cards = [_kept(record, summary) for record in summary.samples]
@@ -66,7 +66,9 @@ def _parents(parents: Sequence[str], summary: Summary) -> str:
     items = []
     for parent in parents:
         known = summary.texts.get(parent, "no longer in the run")
-        kind = tag("seed", "accent") if parent in summary.seed_ids else tag("record")
+        kind = tag("record")
+        if parent in summary.seed_ids or parent in summary.covered.ids:
+            kind = tag("seed" if parent in summary.seed_ids else "passage", "accent")
         items.append(
             f'<li>{kind} <code title="{text(known)}">{text(parent)}</code> '
             f'<span dir="auto">{text(known)}</span></li>'

@@ -10,7 +10,7 @@ import yaml
 
 from selfinstruct.steps.charts.markup import clean, facts, folded, paragraph, table, text
 from selfinstruct.steps.charts.numbers import count, percent
-from selfinstruct.steps.charts.summary import Summary
+from selfinstruct.steps.charts.summary import Covered, Summary
 
 LEFT_OUT = "(left out)"
 FEW = 100  # held-out records below which differences may be chance
@@ -72,15 +72,16 @@ def provenance_section(
     """Where the records came from, and what names each stage's result."""
     parts = [
         paragraph(
-            "Every record names the seeds and records its prompt showed, the prompt's version, the "
-            "requests it came from, their cost and the verdict. The ledger (run.db) holds them "
-            "with every request and completion; the dataset's columns carry them along."
+            "Every record names the seeds, records and passages its prompt showed, the prompt's "
+            "version, the requests it came from, their cost and the verdict. The ledger (run.db) "
+            "holds them with every request and completion; the dataset's columns carry them along."
             if generated
             else "The records were given: nothing was generated and nothing was judged."
         )
     ]
     if summary and summary.kept:
         parts.append(_origins(summary))
+        parts.append(_covered(summary.covered))
     parts.append(_artefacts(dataset, training, evaluation))
     return "".join(parts)
 
@@ -106,6 +107,21 @@ def _origins(summary: Summary) -> str:
         f"prompt, or none. The longest line from a seed to a record has {count(deepest)} {steps}.",
         "note",
     )
+
+
+def _covered(covered: Covered) -> str:
+    """How many passages have records, and some of those that have none."""
+    if not covered.passages:
+        return ""
+    said = (
+        f"{count(covered.asked)} of {count(covered.passages)} passages have kept records "
+        f"({percent(covered.asked, covered.passages)})."
+    )
+    items = "".join(f"<li>{text(source)}</li>" for source in covered.bare)
+    left = covered.passages - covered.asked - len(covered.bare)
+    more = f"<li>and {count(left)} more</li>" if left else ""
+    bare = folded("Passages without a record", f"<ul>{items}{more}</ul>") if items else ""
+    return paragraph(said, "note") + bare
 
 
 def _artefacts(
@@ -188,7 +204,7 @@ def limits_section(
         )
     quoted = "This page quotes records of the run"
     lines.append(
-        f"{quoted} and seeds marked as private. Share it only where those may be shared."
+        f"{quoted} and sources marked as private. Share it only where those may be shared."
         if private
         else f"{quoted}. Share it only where those may be shared."
     )

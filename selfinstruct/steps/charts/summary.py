@@ -15,7 +15,7 @@ import msgspec
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-from selfinstruct.core.types import Record, SeedTask, Verdict
+from selfinstruct.core.types import Passage, Record, SeedTask, Verdict
 from selfinstruct.steps.filters.rules import REASONS as RULES
 from selfinstruct.steps.roots import root_verb_object
 from selfinstruct.steps.words import count_words, words_as_letters
@@ -26,8 +26,22 @@ FAULT_SAMPLES = 10  # of each rule
 REASONS = 24  # with samples; all of them are counted
 MEASURED = 2000  # instructions compared with the seeds
 SEEDS_COMPARED = 500
+BARE = 20  # passages without a record that are named
 GLIMPSE = 400  # characters of a parent or neighbour
 FIELDS = ("instruction", "input", "output")
+
+
+class Covered(msgspec.Struct, frozen=True):
+    """How far the documents were asked about.
+
+    `passages` in all, `asked` those with kept records, `bare` some of those without by their
+    source, `ids` of those that the samples name.
+    """
+
+    passages: int
+    asked: int
+    bare: list[str]
+    ids: frozenset[str]
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +49,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     `verbs` counts object nouns by root verb ("" for no object), `lengths` records by words, per
     field; empty inputs are not counted. `nearest` holds ROUGE-L F1 with the nearest seed for a
-    sample of the kept instructions. `texts` gives the instruction of each id that the samples
-    name. `faults` are samples of what each rule rejected or flagged, with what it found in the
-    verdict's `detail`. `generations` counts kept records by distance from the seeds (1: only human
-    parents).
+    sample of the kept instructions. `texts` gives the instruction or passage of each id that the
+    samples name. `faults` are samples of what each rule rejected or flagged, with what it found in
+    the verdict's `detail`. `generations` counts kept records by distance from the seeds (1: only
+    human parents).
     """
 
     kept: int
@@ -50,6 +64,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     faults: dict[str, list[Record]]
     texts: dict[str, str]
     seed_ids: frozenset[str]
+    covered: Covered
     generations: dict[int, int]
     strategies: dict[str, int]
     teachers: dict[str, int]
@@ -74,12 +89,16 @@ class _Lowest:
         return [record for _, _, record in sorted(self.heap, key=lambda item: -item[1])]
 
 
-def summarize(seeds: Sequence[SeedTask], records: Iterable[Record]) -> Summary:
+def summarize(
+    seeds: Sequence[SeedTask], records: Iterable[Record], passages: Sequence[Passage] = ()
+) -> Summary:
     """The summary of `records`, which come in the order they were judged."""
     verbs: dict[str, Counter[str]] = {}
     lengths: dict[str, Counter[int]] = {field: Counter() for field in FIELDS}
     texts = {seed.id: seed.instruction[:GLIMPSE] for seed in seeds}
     depth = dict.fromkeys(texts, 0)
+    texts |= {one.id: f"{one.title}: {one.text}"[:GLIMPSE] for one in passages}
+    asked: set[str] = set()
     tally = {name: Counter[str]() for name in ("strategies", "teachers", "prompts")}
     samples, measured = _Lowest(KEPT_SAMPLES), _Lowest(MEASURED)
     rejects: dict[str, _Lowest] = {}
@@ -95,6 +114,7 @@ def summarize(seeds: Sequence[SeedTask], records: Iterable[Record]) -> Summary:
         kept += 1
         texts[candidate.id] = candidate.instruction[:GLIMPSE]
         depth[candidate.id] = 1 + max((depth.get(p, 0) for p in candidate.parents), default=0)
+        asked.update(candidate.parents)
         samples.add(order, record)
         measured.add(order, record)
         verb, noun = root_verb_object(candidate.instruction)
@@ -124,9 +144,16 @@ def summarize(seeds: Sequence[SeedTask], records: Iterable[Record]) -> Summary:
         faults={rule: found.records() for rule, found in faults.items()},
         texts={i: texts[i] for i in named if i in texts},
         seed_ids=frozenset(seed.id for seed in seeds),
+        covered=_covered(passages, asked, named),
         generations=dict(sorted(generations.items())),
         **{name: dict(found.most_common()) for name, found in tally.items()},
     )
+
+
+def _covered(passages: Sequence[Passage], asked: set[str], named: set[str]) -> Covered:
+    bare = [one.source for one in passages if one.id not in asked]
+    ids = frozenset(one.id for one in passages if one.id in named)
+    return Covered(len(passages), len(passages) - len(bare), bare[:BARE], ids)
 
 
 def _faults(record: Record) -> Iterator[tuple[str, Record]]:

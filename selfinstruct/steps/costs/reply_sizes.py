@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from selfinstruct.core.sections.generate import StrategyConfig
 from selfinstruct.core.types import SeedTask
 from selfinstruct.steps.costs.token_count import about_tokens
+from selfinstruct.steps.costs.yields import Yield
 from selfinstruct.steps.strategies import alpaca, self_instruct
 
 # Tokens of the labels around a task: Alpaca's three labels and marks, a JSON object's keys and
@@ -48,26 +50,33 @@ class ReplySizes:
 
 
 def reply_sizes(
-    kind: str,
-    tasks_per_request: int,
-    examples: int | None,
-    seeds: Sequence[SeedTask],
-    candidates: int | None,
+    config: StrategyConfig, seeds: Sequence[SeedTask], known: Yield, unseen: int
 ) -> ReplySizes:
-    """The sizes for a strategy; `candidates` goes before what its prompt asks for."""
+    """The sizes for a strategy.
+
+    Args:
+        config: the recipe's entry.
+        seeds: whose lengths the tasks will have.
+        known: its `candidates` go before what the prompt asks for.
+        unseen: tokens of a task where there are no seeds.
+    """
+    candidates = known.candidates
     whole = _counts(seeds, lambda seed: (seed.instruction, seed.input, seed.output))
     instructions = _counts(seeds, lambda seed: (seed.instruction,))
-    if kind == "alpaca":
-        shown = examples or alpaca.DEFAULT_EXAMPLES
-        asked = max(tasks_per_request, shown + 1) - shown
+    if config.kind == "alpaca":
+        shown = config.examples or alpaca.DEFAULT_EXAMPLES
+        asked = max(config.tasks_per_request, shown + 1) - shown
         return ReplySizes(candidates or asked, whole, (), _LIST)
-    if kind == "self-instruct":
+    if config.kind == "self-instruct":
         answers = tuple(
             tokens + _INSTANCE for tokens in _counts(seeds, lambda seed: (seed.input, seed.output))
         )
         count = candidates or self_instruct.NEW_TASKS
         return ReplySizes(count, instructions, answers, _NUMBER)
-    if kind == "json":
+    if config.kind == "documents":
+        count = candidates or config.questions
+        return ReplySizes(count, whole or (unseen,), (), _OBJECT)
+    if config.kind == "json":
         return ReplySizes(candidates or 1, whole, (), _OBJECT)
     outputs = _counts(seeds, lambda seed: (seed.output,))
     return ReplySizes(candidates or 1, instructions, outputs, 0)

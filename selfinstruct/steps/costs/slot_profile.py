@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from selfinstruct.core.types import Candidate, SeedTask
+from selfinstruct.core.types import Candidate, Passage, SeedTask
 from selfinstruct.steps.costs.forecast import Amounts
 from selfinstruct.steps.costs.pricing import Rate
 from selfinstruct.steps.costs.reply_sizes import ReplySizes
@@ -25,6 +25,7 @@ class SlotProfile:
     Args:
         strategy: the strategy, as the run will use it.
         seeds: the run's seed tasks.
+        passages: its passages, for the strategy that asks about them.
         sizes: how long its replies will be.
         most: max_tokens of a call.
         writer: the price of writing calls; `answerer` that of answering ones.
@@ -36,6 +37,7 @@ class SlotProfile:
         self,
         strategy: Strategy,
         seeds: Sequence[SeedTask],
+        passages: Sequence[Passage],
         sizes: ReplySizes,
         *,
         most: int,
@@ -53,8 +55,8 @@ class SlotProfile:
         self._class = known.classes[kind]
         self._share = self._class.strategies[strategy.name].share
         self._two_step = strategy.two_step
-        view = Pool(seeds).view(0)
-        drafts = [strategy.draw(view, rng) for _ in range(DRAWN)]
+        pool = Pool(seeds, passages)
+        drafts = [strategy.draw(pool.view(0, slot=slot), rng) for slot in range(DRAWN)]
         prompts = [about_prompt_tokens(draft.messages, draft.prompt) for draft in drafts]
         schema = drafts[0].sampling.schema
         extra = about_tokens(msgspec.json.encode(schema).decode()) if schema else 0

@@ -49,6 +49,7 @@ class Assumptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fall: Triple
     pool: int
     user_header: str
+    task: int
     classes: dict[TeacherClass, ClassOfTeacher]
 
 

@@ -1,9 +1,9 @@
 """The filters of a recipe, and the judge that asks them in order.
 
 The order is part of what a reason means: the first filter that rejects gives it. Shape of the
-instruction, wording, copies of the prompt, output, rules, correctness, conflicts, novelty,
-near-duplicates, meaning: from what one candidate shows by itself to what it is next to everything
-kept, and from cheap to dear.
+instruction, wording, copies of the prompt, output, grounding, rules, correctness, conflicts,
+novelty, near-duplicates, meaning: from what one candidate shows by itself to what it is next to
+everything kept, and from cheap to dear.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from selfinstruct.core.sections.filters import FiltersConfig
-from selfinstruct.core.types import Book, Candidate, Filter, SeedTask, Verdict
+from selfinstruct.core.types import Book, Candidate, Filter, Passage, SeedTask, Verdict
 from selfinstruct.steps.filters import (
     conflicting,
     copied,
+    grounded,
     minhash,
     novelty,
     rules,
@@ -31,6 +32,7 @@ REASONS: dict[str, str] = {
     **shape.REASONS,
     **wording.REASONS,
     **copied.REASONS,
+    **grounded.REASONS,
     **rules.REASONS,
     **conflicting.REASONS,
     **novelty.REASONS,
@@ -43,10 +45,13 @@ REASONS: dict[str, str] = {
 SCREENING = frozenset({"shape", "wording", "copied"})
 
 
-def build_filters(config: FiltersConfig, sketches: Book | None = None) -> list[Filter]:
+def build_filters(
+    config: FiltersConfig, sketches: Book | None = None, passages: Sequence[Passage] = ()
+) -> list[Filter]:
     """The filters that `config` asks for, in the order they are tried.
 
-    `sketches` keeps what is dear to work out from a text alone, over sessions.
+    `sketches` keeps what is dear to work out from a text alone, over sessions. `passages` are those
+    that candidates may have been written from.
 
     Raises:
         RecipeError: the wording rules cannot be read, or a threshold cannot be served.
@@ -58,6 +63,9 @@ def build_filters(config: FiltersConfig, sketches: Book | None = None) -> list[F
     if config.copied:
         filters.append(copied.Copied(rouge.threshold, rouge.field, rouge.tokenizer))
     filters.append(shape.OutputShape())
+    if config.grounded.enabled and passages:
+        by = config.grounded
+        filters.append(grounded.Grounded(passages, by.precision, by.figures, by.references))
     filters.append(rules.build_rules(config.rules))
     filters.append(rules.build_correctness(config.correctness))
     if config.conflicting:

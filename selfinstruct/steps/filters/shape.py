@@ -24,6 +24,7 @@ DEFECTS = {
     "unparseable": "nothing in the reply looks like a task",
     "incomplete": "the reply was cut off inside this task",
     "malformed": "the task has no output, or its labels are out of order",
+    "nothing_to_ask": "the teacher found nothing to ask in its passage",
     "unanswered": "the call that was to answer it failed for good",
     "refused": "the teacher declined to answer it",
     "not_answered": "it was screened out before, so its answer was never paid for",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import PurePath
 
 import msgspec
 
-from selfinstruct.core.types import Record, SeedTask
+from selfinstruct.core.types import Passage, Record, SeedTask
 from selfinstruct.steps.seeds.given import Given
 
 
@@ -23,7 +23,10 @@ class Writer(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A file of human examples: its bare name ("" for a private one) and how many it gave."""
+    """A file of human examples: its bare name ("" for a private one) and how many it gave.
+
+    For a document, how many passages.
+    """
 
     name: str
     examples: int
@@ -62,6 +65,7 @@ class DatasetFacts(msgspec.Struct, frozen=True, kw_only=True):
     samples: list[dict[str, str]]
     system_prompt: bool
     version: str
+    documents: list[Source] = []
 
 
 def writers(kept: Iterable[Record]) -> list[Writer]:
@@ -77,4 +81,17 @@ def sources(seeds: Iterable[SeedTask | Given]) -> list[Source]:
     for seed in seeds:
         name = PurePath(seed.source.rpartition(":")[0]).name
         counts["" if seed.private else name, seed.private] += 1
+    return [Source(name, n, private) for (name, private), n in counts.items()]
+
+
+def documents(passages: Iterable[Passage], asked: Collection[str]) -> list[Source]:
+    """The documents in order, with the passages that are among the ids `asked`.
+
+    A private one's name stays private: all of those are one source.
+    """
+    counts: Counter[tuple[str, bool]] = Counter()
+    for passage in passages:
+        if passage.id in asked:
+            name = passage.id.rpartition("#")[0]
+            counts["" if passage.private else name, passage.private] += 1
     return [Source(name, n, private) for (name, private), n in counts.items()]

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import yaml
 
 from selfinstruct.core.money import show
-from selfinstruct.steps.publishing.card_facts import DatasetFacts
+from selfinstruct.steps.publishing.card_facts import DatasetFacts, Source
 
 SAMPLE_CHARACTERS = 600
+SOURCES_LISTED = 20
 SIZES = (
     (10**3, "n<1K"),
     (10**4, "1K<n<10K"),
@@ -100,12 +101,11 @@ def size_category(records: int) -> str:
 def _summary(facts: DatasetFacts) -> str:
     train, held_out = facts.files["default"]["train"], facts.files["default"].get("test", 0)
     models = sorted({writer.model or writer.teacher for writer in facts.writers})
-    seeds = sum(source.examples for source in facts.sources)
     text = (
         f"{train + held_out:,} instructions with answers: {train:,} to train on and "
         f"{held_out:,} held out. They were written by a language model "
-        f"({', '.join(f'`{model}`' for model in models)}) that was shown some of {seeds:,} "
-        "human-written examples, and kept if they passed the checks listed below. "
+        f"({', '.join(f'`{model}`' for model in models)}) that was shown {_shown(facts)}, and "
+        "kept if they passed the checks listed below. "
         "No person has read them all."
     )
     if facts.human:
@@ -114,6 +114,15 @@ def _summary(facts: DatasetFacts) -> str:
             '(`source` is "human").'
         )
     return text
+
+
+def _shown(facts: DatasetFacts) -> str:
+    """What the teacher saw."""
+    seeds = sum(source.examples for source in facts.sources)
+    passages = sum(source.examples for source in facts.documents)
+    shown = [f"some of {seeds:,} human-written examples"] if seeds else []
+    shown += [f"{passages:,} passages of documents"] if passages else []
+    return " and ".join(shown) or "no examples"
 
 
 def _loading(facts: DatasetFacts) -> str:
@@ -143,8 +152,8 @@ conversations = load_dataset("PATH_OR_REPOSITORY", "messages"){rejects}
 
 - `default` has `instruction`, `input` (may be empty) and `output`, then where a record comes from:
   `category`, `strategy` (how the teacher was asked), `teacher`, `model`, `parents` (ids of the
-  examples and records in the prompt), `prompt_version`, `requests` (ids of the calls), `cost_usd`
-  (its share of their price) and `source` ("machine" or "human").
+  examples, records and passages in the prompt), `prompt_version`, `requests` (ids of the calls),
+  `cost_usd` (its share of their price) and `source` ("machine" or "human").
 - `messages` has the same records as conversations{system}.{rejected}
 
 The same records for other tools: {lines}, and `alpaca.json` (training split)."""
@@ -161,11 +170,6 @@ def _making(facts: DatasetFacts) -> str:
         )
         for w in facts.writers
     ]
-    sources = [
-        (cell(s.name) if s.name else "a private source", f"{s.examples:,}",
-         "private" if s.private else "open")
-        for s in facts.sources
-    ]  # fmt: skip
     checks = "\n".join(f"- {check}" for check in facts.checks)
     return f"""## How it was made
 
@@ -173,10 +177,8 @@ The teacher:
 
 {table_of(("teacher", "model", "strategy", "prompt", "kept"), writers)}
 
-The human examples:
-
-{table_of(("source", "examples", "marked"), sources)}
-
+{_sources("The human examples:", "source", "examples", facts.sources)}\
+{_sources("The documents:", "document", "passages", facts.documents)}\
 A record had to pass, in this order:
 
 {checks}
@@ -186,6 +188,23 @@ A record had to pass, in this order:
 Made with selfinstruct {facts.version}, after
 [Self-Instruct](https://arxiv.org/abs/2212.10560) and
 [Alpaca](https://github.com/tatsu-lab/stanford_alpaca)."""
+
+
+def _sources(said: str, what: str, gave: str, sources: Sequence[Source]) -> str:
+    """A table of sources under `said`, with an empty line after it; nothing where there are none.
+
+    Of more than `SOURCES_LISTED` the rest is one row.
+    """
+    if not sources:
+        return ""
+    rows = [
+        (cell(s.name) if s.name else "a private source", f"{s.examples:,}",
+         "private" if s.private else "open")
+        for s in sources[:SOURCES_LISTED]
+    ]  # fmt: skip
+    if rest := sources[SOURCES_LISTED:]:
+        rows.append((f"{len(rest):,} more", f"{sum(s.examples for s in rest):,}", ""))
+    return f"{said}\n\n{table_of((what, gave, 'marked'), rows)}\n\n"
 
 
 def held_out_said(files: dict[str, dict[str, int]], moved: int) -> str:
@@ -271,6 +290,11 @@ def _limits(facts: DatasetFacts) -> str:
         points.append(
             "Some of the human examples are private. Records were written with them in view, and "
             "rejected ones may be copies of them: read both before you pass anything on."
+        )
+    if any(document.private for document in facts.documents):
+        points.append(
+            "Some of the documents are private, and the records say what they say: whoever has the "
+            "dataset, or a model trained on it, has their content."
         )
     return "## Limitations\n\n" + "\n".join(f"- {point}" for point in points)
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from selfinstruct.core.types import SeedTask
+from selfinstruct.core.types import Passage, SeedTask
 from selfinstruct.steps.publishing import card_links
 from selfinstruct.steps.publishing.hub import LocalFile, RepoType
 from selfinstruct.steps.publishing.scan import (
@@ -77,6 +77,7 @@ def pack(
     private: bool,
     include_rejected: bool,
     private_seeds: Sequence[SeedTask],
+    private_passages: Sequence[Passage],
     scans: Sequence[Scan],
     say: Callable[[str], None],
 ) -> Parcel:
@@ -90,6 +91,7 @@ def pack(
         private: who shall see it.
         include_rejected: whether a dataset's rejected candidates go too.
         private_seeds: seeds whose records must not go.
+        private_passages: passages; that a record was written from one is a finding.
         scans: what every text is looked at with.
         say: called with a line for each file that is scanned.
 
@@ -109,13 +111,14 @@ def pack(
     elif not missing:
         refusals.append(f"{root}: no {CARD} (the card); build it again")
     refusals += _private_rows(files, private_seeds)
-    findings = list(_scanned(files, scans, say))
+    findings = [*_from_private(files, private_passages), *_scanned(files, scans, say)]
     notes += _paths_of_this_machine(files)
-    if what == "student" and private_seeds:
-        notes.append(
-            f"it was trained on {len(private_seeds)} private examples, or on records written after "
-            "them, and a model can repeat what it was trained on"
-        )
+    for number, named in ((len(private_seeds), "examples"), (len(private_passages), "passages")):
+        if what == "student" and number:
+            notes.append(
+                f"it was trained on {number} private {named}, or on records written after them, "
+                "and a model can repeat what it was trained on"
+            )
     return Parcel(
         what=what,
         repo_id=repo_id,
@@ -254,6 +257,36 @@ def _private_rows(files: Sequence[LocalFile], private_seeds: Sequence[SeedTask])
         "dataset.include_seeds: false, run selfinstruct export, then publish; where they are the "
         "whole dataset, it stays here"
     ]
+
+
+def _from_private(
+    files: Sequence[LocalFile], private_passages: Sequence[Passage]
+) -> Iterator[Finding]:
+    """A finding for each file with records that were written from private passages."""
+    private = {passage.id for passage in private_passages}
+    for file in files:
+        if not private or not file.path.endswith(".parquet"):
+            continue
+        count = sum(not private.isdisjoint(parents) for parents in _parents(file.source))
+        if count:
+            yield Finding(
+                file=file.path,
+                record=f"{count:,} record{'' if count == 1 else 's'}",
+                field="parents",
+                kind="written from a private document",
+                masked="they say what it says",
+            )
+
+
+def _parents(path: str) -> list[list[str]]:
+    """The parents of each record of a file; none where it has no such column."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        if "parents" not in file.schema_arrow.names:
+            return []
+        column = file.read(columns=["parents"])["parents"].to_pylist()
+    return [parents or [] for parents in column]
 
 
 def _ids(path: str) -> set[str]:

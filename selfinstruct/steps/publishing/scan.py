@@ -136,7 +136,7 @@ def make_scan() -> Scan:
 
 
 def make_copy_scan(sources: Iterable[tuple[str, str]], words: int = 12) -> Scan:
-    """The function that finds runs of `words` words taken from `sources`, given as (id, text).
+    """The function that finds runs of `words` words taken from `sources`, given as (name, text).
 
     Case, punctuation and spacing don't count. A source of 6 to `words` - 1 words must occur whole;
     a shorter one is not looked for.
@@ -157,7 +157,7 @@ def make_copy_scan(sources: Iterable[tuple[str, str]], words: int = 12) -> Scan:
             for start in range(len(tokens) - size + 1):
                 run = " ".join(tokens[start : start + size])
                 if run in known:
-                    found.setdefault(known[run], Match(f"text of private seed {known[run]}", run))
+                    found.setdefault(known[run], Match(f"text of private {known[run]}", run))
         return list(found.values())
 
     return scan

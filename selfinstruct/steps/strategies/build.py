@@ -8,7 +8,7 @@ import msgspec
 
 from selfinstruct.core.sections.generate import StrategyConfig
 from selfinstruct.core.types import Sampling
-from selfinstruct.steps.strategies import alpaca, json_task, magpie, self_instruct
+from selfinstruct.steps.strategies import alpaca, documents, json_task, magpie, self_instruct
 from selfinstruct.steps.strategies.shapes import Strategy
 
 
@@ -49,6 +49,14 @@ def _magpie(config: StrategyConfig, sampling: Sampling, header: str, structured:
     return magpie.Magpie(prompt, sampling, _answering(config, sampling), header)
 
 
+def _documents(
+    config: StrategyConfig, sampling: Sampling, header: str, structured: bool
+) -> Strategy:
+    shown, machine = _numbers(config, documents.DEFAULT_EXAMPLES, documents.DEFAULT_MACHINE)
+    prompt = config.prompt or documents.PROMPT
+    return documents.Documents(prompt, sampling, shown, machine, config.questions, structured)
+
+
 def _answering(config: StrategyConfig, sampling: Sampling) -> Sampling:
     """The second call's parameters."""
     if config.answer_temperature is None:
@@ -61,7 +69,11 @@ STRATEGIES: dict[str, Callable[[StrategyConfig, Sampling, str, bool], Strategy]]
     "self-instruct": _self_instruct,
     "json": _json,
     "magpie": _magpie,
+    "documents": _documents,
 }
+
+STRUCTURED = frozenset({"json", "documents"})
+"""Strategies that send a JSON schema to teachers that hold replies to one."""
 
 
 def make_strategy(

@@ -20,6 +20,7 @@ from selfinstruct.core.types import Candidate, Completion, Request
 UNPARSEABLE = "unparseable"  # nothing in the reply looks like a task
 INCOMPLETE = "incomplete"  # the reply was cut off inside this task
 MALFORMED = "malformed"  # a task without output, or with labels out of order
+NOTHING_TO_ASK = "nothing_to_ask"  # the teacher found no question in its passage
 
 # Both begin with the end of the line before, not with "^": a pattern that begins with a letter is
 # looked for several times as fast, and the text gets a line before its first.

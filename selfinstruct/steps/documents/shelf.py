@@ -1,0 +1,197 @@
+"""A file or a folder of documents, as passages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from selfinstruct.core.errors import DocumentError
+from selfinstruct.core.shipped import find
+from selfinstruct.core.types import Passage
+from selfinstruct.steps.documents.blocks import Block
+from selfinstruct.steps.documents.cutting import cut
+from selfinstruct.steps.documents.pdf import pdf_blocks
+from selfinstruct.steps.documents.plain import markdown_blocks, text_blocks
+from selfinstruct.steps.documents.web import html_blocks
+from selfinstruct.steps.documents.word import docx_blocks
+
+READERS: dict[str, Callable[[Path], Iterable[Block]]] = {
+    ".txt": lambda path: text_blocks(_text(path)),
+    ".md": lambda path: markdown_blocks(_text(path)),
+    ".markdown": lambda path: markdown_blocks(_text(path)),
+    ".html": lambda path: html_blocks(path.read_bytes()),
+    ".htm": lambda path: html_blocks(path.read_bytes()),
+    ".pdf": pdf_blocks,
+    ".docx": docx_blocks,
+}
+"""How a document is read, by the ending of its name."""
+NAMED = 5  # faulty files that an error names
+
+
+class Shelf(msgspec.Struct):
+    """The passages of one source or of several, and what of them gave none.
+
+    `documents` counts the files that were read. `other` are files of another kind than `READERS`,
+    `empty` those without a word, and `repeated` counts passages that were there already.
+    """
+
+    passages: list[Passage] = []
+    documents: int = 0
+    other: list[str] = []
+    empty: list[str] = []
+    repeated: int = 0
+
+    def in_short(self) -> str:
+        """What was read and what was not, in a line; nothing where there are no documents."""
+        if not self.documents:
+            return ""
+        said = [f"{_some(len(self.passages), 'passage')} of {_some(self.documents, 'document')}"]
+        for names, why in ((self.other, "of other kinds"), (self.empty, "without text")):
+            if names:
+                shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+                said.append(f"left out {_some(len(names), 'file')} {why} ({shown})")
+        if self.repeated:
+            said.append(f"left out {_some(self.repeated, 'passage')} word for word like others")
+        return "; ".join(said)
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def read_documents(
+    path: Path, *, words: int, private: bool = False, limit: int | None = None
+) -> Shelf:
+    """The passages of a file, or of a folder with all below it, files in the order of their names.
+
+    Args:
+        path: hidden files and folders in it are passed over.
+        words: words of a passage at most; see `cutting.cut`.
+        private: marks every passage as private.
+        limit: take at most this many passages.
+
+    Raises `DocumentError` where nothing is there to read, or naming the files that cannot be read.
+    """
+    found = find(path)
+    if found is None:
+        raise DocumentError(f"{path}: no such file or folder")
+    shelf, faults = Shelf(), list[str]()
+    seen: set[str] = set()
+
+    def pieces() -> Iterator[Passage]:
+        for name, file in _files(found):
+            if file.suffix.lower() not in READERS:
+                shelf.other.append(name)
+                continue
+            try:
+                passages = _passages(name, file, words, private)
+            except (DocumentError, OSError) as error:
+                faults.append(_said(file, error))
+                continue
+            shelf.documents += 1
+            if not passages:
+                shelf.empty.append(name)
+            for passage in passages:
+                wording = " ".join(passage.text.split())
+                if wording in seen:
+                    shelf.repeated += 1
+                    continue
+                seen.add(wording)
+                yield passage
+
+    shelf.passages = list(islice(pieces(), limit))
+    if faults:
+        more = f" (and {len(faults) - NAMED} more)" if len(faults) > NAMED else ""
+        raise DocumentError("; ".join(faults[:NAMED]) + more)
+    if not shelf.passages:
+        raise DocumentError(f"{path}: {_nothing(found, shelf)}")
+    return shelf
+
+
+def _files(found: Path) -> Iterator[tuple[str, Path]]:
+    """The files with their names within the source; none whose name begins with a dot."""
+    if not found.is_dir():
+        yield found.name, found
+        return
+    try:
+        children = sorted(found.iterdir())
+    except OSError as error:
+        raise DocumentError(_said(found, error)) from None
+    for child in children:
+        if child.name.startswith("."):
+            continue
+        if child.is_file():
+            yield child.name, child
+        elif child.is_dir():
+            yield from ((f"{child.name}/{name}", file) for name, file in _files(child))
+
+
+def _passages(name: str, file: Path, words: int, private: bool) -> list[Passage]:
+    pieces = cut(READERS[file.suffix.lower()](file), words)
+    # Ids go wherever records go, and a file's name may say too much.
+    shown = f"private-{_mark(name)}" if private else name
+    return [
+        Passage(
+            # The mark changes with the text, so that a record never names another than it was
+            # written from.
+            id=f"{shown}#{number}-{_mark(piece.text)}",
+            text=piece.text,
+            title=piece.title or file.stem,
+            source=f"{file}:{piece.place}" if piece.place else str(file),
+            private=private,
+        )
+        for number, piece in enumerate(pieces, 1)
+    ]
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _text(path: Path) -> str:
+    """The text of a file. Raises `DocumentError` where it is not UTF-8."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DocumentError(
+            f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8, or iconv does"
+        ) from None
+
+
+def _said(file: Path, error: DocumentError | OSError) -> str:
+    if isinstance(error, DocumentError):
+        return str(error)
+    return f"{file}: cannot be read ({error.strerror or error})"
+
+
+def _nothing(found: Path, shelf: Shelf) -> str:
+    if shelf.empty:
+        return "holds no text" if not found.is_dir() else "its documents hold no text"
+    known = ", ".join(READERS)
+    if found.is_dir():
+        return f"holds no documents (read are {known})"
+    return f"not a kind of document that is read ({known})"
+
+
+def together(shelves: Iterable[Shelf]) -> Shelf:
+    """Several sources as one. Raises `DocumentError` where two have a document in common."""
+    whole = Shelf()
+    sources: dict[str, str] = {}
+    for shelf in shelves:
+        for passage in shelf.passages:
+            if passage.id in sources:
+                raise DocumentError(
+                    f"{passage.source}: the same document is in another source "
+                    f"({sources[passage.id]}); leave one of them out, or rename one"
+                )
+            sources[passage.id] = passage.source
+        whole.passages += shelf.passages
+        whole.documents += shelf.documents
+        whole.other += shelf.other
+        whole.empty += shelf.empty
+        whole.repeated += shelf.repeated
+    return whole

@@ -1,0 +1,351 @@
+"""Documents become passages: whatever they are written in, whole, in order, and named."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfinstruct.core.errors import DocumentError, MissingDependency
+from selfinstruct.core.types import Passage
+from selfinstruct.steps.documents.blocks import Block, tidy
+from selfinstruct.steps.documents.cutting import cut
+from selfinstruct.steps.documents.plain import markdown_blocks, text_blocks
+from selfinstruct.steps.documents.shelf import Shelf, read_documents, together
+from selfinstruct.steps.documents.web import html_blocks
+from selfinstruct.steps.words import count_words
+
+DENTAL = """\
+# Dental cover
+
+## Waiting period
+
+Dental cover begins after a waiting period of 8 months. Accidents are covered from the first day.
+
+## What is paid
+
+We pay 80% of the costs of fillings and 60% of the costs of crowns, up to 1,500 euros a year.
+"""
+
+
+def pdf(pages: list[list[str]], encrypted: bool = False) -> bytes:
+    """A PDF with these lines on its pages, in Helvetica; locked by an unknown password, or not."""
+    kids = " ".join(f"{4 + 2 * n} 0 R" for n in range(len(pages)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for n, lines in enumerate(pages):
+        drawn = " ".join(f"({line}) Tj T*" for line in lines)
+        stream = f"BT /F 12 Tf 14 TL 50 800 Td {drawn} ET"
+        objects.append(
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] "
+            f"/Resources << /Font << /F 3 0 R >> >> /Contents {5 + 2 * n} 0 R >>"
+        )
+        objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
+    lock = ""
+    if encrypted:
+        objects.append(f"<< /Filter /Standard /V 1 /R 2 /P -4 /O <{'aa' * 32}> /U <{'bb' * 32}> >>")
+        lock = f"/Encrypt {len(objects)} 0 R /ID [<00> <00>] "
+    body, places = "%PDF-1.4\n", []
+    for number, one in enumerate(objects, 1):
+        places.append(len(body))
+        body += f"{number} 0 obj\n{one}\nendobj\n"
+    table = "".join(f"{place:010d} 00000 n \n" for place in places)
+    count = len(objects) + 1
+    return (
+        f"{body}xref\n0 {count}\n0000000000 65535 f \n{table}"
+        f"trailer\n<< /Size {count} /Root 1 0 R {lock}>>\nstartxref\n{len(body)}\n%%EOF\n"
+    ).encode("ascii")
+
+
+def word(path: Path) -> None:
+    """A Word document with headings, a paragraph and a table."""
+    import docx
+
+    document = docx.Document()
+    document.add_heading("Travel cover", 1)
+    document.add_paragraph("Cover holds for the first 42 days of a journey.")
+    table = document.add_table(rows=2, cols=2)
+    for row, cells in zip(table.rows, (("Thing", "Limit"), ("Camera", "800 euros")), strict=True):
+        row.cells[0].text, row.cells[1].text = cells
+    document.save(str(path))
+
+
+def read(path: Path, words: int = 250, **options: Any) -> Shelf:
+    return read_documents(path, words=words, **options)
+
+
+def texts(passages: list[Passage]) -> list[str]:
+    return [passage.text for passage in passages]
+
+
+# -- what documents are written in ---------------------------------------------------------------
+
+
+def test_markdown_has_headings_and_paragraphs() -> None:
+    """Of both kinds, with their lines; not in code, and not the front matter."""
+    text = (
+        "---\ntitle: x\n---\nTop\n===\n\nOne\ntwo\n\n"
+        "```\n# no heading\n\nstill code\n```\n## Sub ##\nend"
+    )
+    assert list(markdown_blocks(text)) == [
+        Block("Top", 1, 5),
+        Block("One\ntwo", 0, 7),
+        Block("```\n# no heading\nstill code\n```", 0, 10),
+        Block("Sub", 2, 15),
+        Block("end", 0, 16),
+    ]
+
+
+def test_plain_text_has_paragraphs_only() -> None:
+    """A line that begins with a hash is text."""
+    found = list(text_blocks("# one\r\nmore \r\n\r\n\r\n two\tthree "))
+    assert found == [Block("# one\nmore", 0, 1), Block("two three", 0, 5)]
+
+
+def test_html_is_what_a_reader_sees() -> None:
+    """Headings, list items, rows of tables; no scripts, comments or navigation."""
+    page = (
+        "<html><head><title>t</title><style>p{}</style></head><body><nav>Home</nav>"
+        "<h1>Travel <i>cover</i></h1><!-- hidden --><p>It holds for\n the first <b>42</b> days<br>"
+        "of a journey.</p><table><tr><th>Thing</th><th>Limit</th></tr><tr><td>Camera</td>"
+        "<td>800&nbsp;euros</td></tr></table><ul><li>One<ul><li>Within</li></ul></li></ul>"
+        "<pre>a\nb</pre><script>x()</script>Tail</body></html>"
+    )
+    found = [(block.level, block.text) for block in html_blocks(page.encode())]
+    assert found == [
+        (1, "Travel cover"),
+        (0, "It holds for the first 42 days\nof a journey."),
+        (0, "Thing | Limit"),
+        (0, "Camera | 800 euros"),
+        (0, "One"),
+        (0, "Within"),
+        (0, "a\nb"),
+        (0, "Tail"),
+    ]
+
+
+def test_html_is_read_in_its_own_encoding() -> None:
+    """As its meta tag names it."""
+    page = '<meta charset="latin-1"><p>Bäume</p>'.encode("latin-1")
+    assert [block.text for block in html_blocks(page)] == ["Bäume"]
+
+
+def test_pdf_lines_are_joined_to_paragraphs(tmp_path: Path) -> None:
+    """Words divided at a line's end too; running heads and page numbers are left out."""
+    pages = [
+        ["Terms of 2026", f"Cover number {n} begins on the first day of the month after the con-",
+         "tract was signed by both of the parties.", "Invoices are sent by mail to the office.",
+         f"Page {n}"]
+        for n in range(1, 5)
+    ]  # fmt: skip
+    (tmp_path / "terms.pdf").write_bytes(pdf(pages))
+    found = read(tmp_path / "terms.pdf", words=30).passages
+    assert len(found) == 4
+    assert found[1].text.startswith(
+        "Cover number 2 begins on the first day of the month after the "
+    )
+    assert "contract was signed by both of the parties." in found[1].text
+    assert not any("Terms of" in text or "Page" in text for text in texts(found))
+    assert found[2].source.endswith("terms.pdf:3")
+
+
+def test_word_documents_have_headings_and_tables(tmp_path: Path) -> None:
+    """A row is a line."""
+    word(tmp_path / "travel.docx")
+    (found,) = read(tmp_path / "travel.docx").passages
+    assert found.title == "Travel cover"
+    assert found.text.split("\n\n") == [
+        "Cover holds for the first 42 days of a journey.",
+        "Thing | Limit",
+        "Camera | 800 euros",
+    ]
+
+
+# -- cutting -------------------------------------------------------------------------------------
+
+
+def test_sections_are_cut_apart_and_titled() -> None:
+    """By the headings that they stand under."""
+    found = list(cut(markdown_blocks(DENTAL), 20))
+    assert [piece.title for piece in found] == [
+        "Dental cover > Waiting period",
+        "Dental cover > What is paid",
+    ]
+
+
+def test_small_sections_are_put_together() -> None:
+    """Their headings are then in the text, and what is left at the end is no passage alone."""
+    found = list(cut(markdown_blocks("# A\n\none two\n\n# B\n\nthree four\n\n# C\n\nfive"), 250))
+    assert [(piece.title, piece.text) for piece in found] == [
+        ("A", "one two\n\nB\n\nthree four\n\nC\n\nfive")
+    ]
+
+
+def test_a_long_paragraph_is_cut_at_its_sentences() -> None:
+    """At lines before that, at words after."""
+    sentence = "This sentence has exactly seven words here. "
+    found = list(cut([Block(tidy(sentence * 12))], 30))
+    assert [count_words(piece.text) for piece in found] == [28, 28, 28]
+    assert all(piece.text.endswith(".") for piece in found)
+    unspaced = list(cut([Block("\u4e2d" * 500)], 50))
+    assert [len(piece.text) for piece in unspaced] == [100] * 5
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(alphabet="ab.\n \u4e2d", max_size=300), st.integers(0, 3)), max_size=12
+    ),
+    st.integers(20, 60),
+)
+def test_nothing_is_lost_and_nothing_is_long(given_: list[tuple[str, int]], words: int) -> None:
+    """Every paragraph is in the pieces, in order; a piece is little longer than asked for."""
+    blocks = [Block(tidy(text), level) for text, level in given_]
+    blocks = [block for block in blocks if block.text]
+    pieces = list(cut(blocks, words))
+    whole = "".join("".join(piece.text.split()) for piece in pieces)
+    at = 0
+    for block in blocks:
+        if not block.level:
+            bare = "".join(block.text.split())
+            at = whole.find(bare, at)
+            assert at >= 0
+            at += len(bare)
+    headings = sum(count_words(block.text) for block in blocks if block.level)
+    assert all(count_words(piece.text) <= words + 20 + headings for piece in pieces)
+
+
+# -- a shelf -------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_with_all_below_it(tmp_path: Path) -> None:
+    """In the order of names; other kinds and empty files are named, hidden ones passed over."""
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / "b" / "c" / "dental.md").write_text(DENTAL)
+    (tmp_path / "a.txt").write_text("Claims are settled within ten working days after they came.")
+    (tmp_path / "copy.txt").write_text(
+        "Claims are  settled within ten working days after they came."
+    )
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG")
+    (tmp_path / "none.txt").write_text(" \n")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.md").write_text("hidden")
+    found = read(tmp_path, words=20)
+    names = [passage.id.rpartition("-")[0] for passage in found.passages]
+    assert names == ["a.txt#1", "b/c/dental.md#1", "b/c/dental.md#2"]
+    assert found.passages[0].title == "a"
+    assert (found.documents, found.other, found.empty, found.repeated) == (
+        4,
+        ["logo.png"],
+        ["none.txt"],
+        1,
+    )
+    assert found.in_short() == (
+        "3 passages of 4 documents; left out 1 file of other kinds (logo.png); left out 1 file "
+        "without text (none.txt); left out 1 passage word for word like others"
+    )
+    first, second = read(tmp_path, words=20, limit=2).passages
+    assert [first, second] == found.passages[:2]
+
+
+def test_ids_change_with_the_text_alone(tmp_path: Path) -> None:
+    """So that a record names what it was written from; a private document's name is in none."""
+    path = tmp_path / "merger.md"
+    path.write_text(DENTAL)
+    first = [passage.id for passage in read(path, 20).passages]
+    assert first == [passage.id for passage in read(path, 20).passages]
+    path.write_text(DENTAL.replace("8 months", "9 months"))
+    second = [passage.id for passage in read(path, 20).passages]
+    assert (first[0] == second[0], first[1] == second[1]) == (False, True)
+    assert not any("merger" in one.id for one in read(path, private=True).passages)
+    assert all(one.private for one in read(path, private=True).passages)
+
+
+def test_two_sources_may_not_hold_the_same_document(tmp_path: Path) -> None:
+    """It would be asked about twice, under one id."""
+    (tmp_path / "a.md").write_text(DENTAL)
+    with pytest.raises(DocumentError, match="the same document is in another source"):
+        together([read(tmp_path / "a.md"), read(tmp_path / "a.md")])
+
+
+def _locked(path: Path) -> None:
+    path.with_suffix(".pdf").write_bytes(pdf([["Hello"]], encrypted=True))
+
+
+def _scanned(path: Path) -> None:
+    path.with_suffix(".pdf").write_bytes(pdf([[], []]))
+
+
+def _holding(suffix: str, data: bytes) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        path.with_suffix(suffix).write_bytes(data)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_locked, "encrypted; save a copy without its password"),
+        (_scanned, "a PDF without text, such as scanned pages; give it a text layer first"),
+        (_holding(".pdf", b"no"), "x.pdf: not a PDF"),
+        (_holding(".docx", b"no"), "x.docx: not a Word document"),
+        (_holding(".txt", b"\xff\xfe"), r"x.txt: not UTF-8 \(byte 0\)"),
+        (_holding(".txt", b" "), "x.txt: holds no text"),
+        (_holding(".xlsx", b"PK"), r"not a kind of document that is read \(.txt, .md"),
+    ],
+)
+def test_what_cannot_be_read_is_told(
+    make: Callable[[Path], None], said: str, tmp_path: Path
+) -> None:
+    """In one line, with what to do."""
+    make(tmp_path / "x")
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(DocumentError, match=said):
+        read(path)
+
+
+def test_faulty_files_are_named_together(tmp_path: Path) -> None:
+    """The first few of them, so that they can be mended at once."""
+    for n in range(7):
+        (tmp_path / f"{n}.pdf").write_bytes(b"no")
+    (tmp_path / "good.md").write_text(DENTAL)
+    with pytest.raises(
+        DocumentError, match=r"0.pdf: not a PDF; .*4.pdf: not a PDF \(and 2 more\)$"
+    ):
+        read(tmp_path)
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    """A path, and documents in a folder."""
+    with pytest.raises(DocumentError, match="no such file or folder"):
+        read(tmp_path / "x")
+    with pytest.raises(DocumentError, match=r"holds no documents \(read are .txt, "):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("x.html", "bs4"), ("x.pdf", "pypdfium2"), ("x.docx", "docx")]
+)
+def test_a_package_that_is_missing_is_named(
+    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the extra that brings it; text and Markdown need none."""
+    plain = builtins.__import__
+
+    def without(module: str, *rest: Any) -> Any:
+        if module.partition(".")[0] == package:
+            raise ModuleNotFoundError(module)
+        return plain(module, *rest)
+
+    (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingDependency, match=r"selfinstruct\[documents\]"):
+        read(tmp_path / name)
