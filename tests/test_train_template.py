@@ -128,7 +128,8 @@ def test_a_first_token_is_the_templates_to_write() -> None:
         ("{{ messages[0]['content'] }}", "it leaves out the question or the answer; mend it"),
         ("", "is empty; write a template"),
         (" ", "it leaves out the question or the answer"),
-        ("{{ raise_exception('no talk') }}", r"it refuses the conversation \(no talk\)"),
+        ("{{ raise_exception('no talk\nat all') }}", r"refuses the conversation \(no talk\); mend"),
+        ("{% include 'other.jinja' %}", r"it refuses the conversation \(no loader"),
         ("{{ messages[0]['content'] + 1 }}", "it refuses the conversation"),
         (
             CHATML.replace("<|im_end|>", "<|eot_id|>"),
@@ -145,6 +146,12 @@ def test_a_template_of_no_use_is_refused(
         shown_masks(make(tmp_path / "run", base, template), 1)
     assert str(caught.value).startswith(f"student.chat_template: {tmp_path}/run/own.jinja")
     assert "\n" not in str(caught.value)
+
+
+def test_a_mark_at_the_files_beginning_is_no_part_of_it(base: Path, tmp_path: Path) -> None:
+    """A byte order mark would stand in every prompt, unseen."""
+    run = make(tmp_path / "run", base, "\ufeff" + CHATML)
+    assert shown_masks(run, 1)[0].pieces[0].text == "<|im_start|>"
 
 
 def test_a_file_that_is_no_text_is_refused(base: Path, tmp_path: Path) -> None:

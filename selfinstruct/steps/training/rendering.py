@@ -14,6 +14,7 @@ import msgspec
 
 from selfinstruct.core.errors import RecipeError, UserError
 from selfinstruct.core.types import Message
+from selfinstruct.steps.model_config import first_line
 from selfinstruct.steps.prompts import Prompt, load_prompt
 from selfinstruct.steps.training.template import special_tokens, unknown_mark
 
@@ -128,7 +129,7 @@ class Rendering:
                 )
             )
         except (TemplateError, TypeError, ValueError) as error:
-            what = f"refuses the conversation ({error})"
+            what = f"refuses the conversation ({first_line(error)})"
             raise self._fault(what, "mend it, or choose another base") from None
 
     def _fault(self, what: str, advice: str) -> UserError:

@@ -26,7 +26,8 @@ def read_template(path: str) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
-        text = Path(path).expanduser().read_text("utf-8")
+        # Some editors begin a file with a mark that nobody sees, and that every prompt would have.
+        text = Path(path).expanduser().read_text("utf-8-sig")
     except OSError as error:
         raise UserError(
             f"student.chat_template: {path}: cannot be read ({error.strerror}); give a Jinja file"
