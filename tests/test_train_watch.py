@@ -125,6 +125,16 @@ def test_measuring_without_held_out_records(base: Path, tmp_path: Path) -> None:
         train_student(folder)
 
 
+def test_held_out_prompts_that_leave_no_answer(base: Path, tmp_path: Path) -> None:
+    """The length of the training records cuts every held-out answer away: said before training."""
+    long = [row | {"instruction": "Say it again. " * 20} for row in rows()[7:]]
+    folder = make_run(tmp_path, base, test=long, student=MEASURING)
+    with pytest.raises(
+        FolderError, match=r"every held-out prompt is as long as student\.max_length"
+    ):
+        train_student(folder)
+
+
 def test_held_out_records_that_all_went_to_training(base: Path, tmp_path: Path) -> None:
     """Where near-duplicates left nothing held out, it says so, instead of asking for a share."""
     folder = make_run(tmp_path, base, student=MEASURING)

@@ -23,6 +23,7 @@ from selfinstruct.engine.ledger import Ledger
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.training.base import find_again, same_model
 from selfinstruct.steps.training.format import Example, StudentFormat
+from selfinstruct.steps.training.held_out import measurable
 from selfinstruct.steps.training.loading import (
     is_encoder_decoder,
     load_model,
@@ -161,12 +162,7 @@ class _Evaluation:
     def run(self, began: float, tell: OnProgress) -> EvaluationSummary:
         """Measure both models."""
         use_all_cores()
-        found = self.form.examples(self.rows, self.trained.max_length)
-        if not found.kept:
-            raise FolderError(
-                f"{self.folder.dataset}: every held-out prompt is as long as student.max_length="
-                f"{self.trained.max_length} tokens, so no answer can be measured; raise it"
-            )
+        found = measurable(self.folder.dataset, self.form, self.rows, self.trained.max_length)
         sampled = [self.rows[at] for at in spread(len(self.rows), self.config.samples)]
         (before, first), (after, second) = self._both(found.kept, sampled, tell)
         return EvaluationSummary(

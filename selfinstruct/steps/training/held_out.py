@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
+from selfinstruct.core.errors import FolderError
 from selfinstruct.core.sections.student import EvaluateConfig
 from selfinstruct.steps.planning.room import is_sharded
-from selfinstruct.steps.training.format import StudentFormat
+from selfinstruct.steps.training.format import Examples, StudentFormat
 from selfinstruct.steps.training.measures import greedy, mean_loss, spread
 from selfinstruct.steps.training.plan import process_count
-from selfinstruct.steps.training.records import read_split
+from selfinstruct.steps.training.records import Row, read_split
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -109,7 +110,7 @@ def choose_held_out(
         every, patience: see `HeldOut`.
         sampled: whether some prompts are answered too.
 
-    Raises `FolderError` where there are no held-out records.
+    Raises `FolderError` where there are no held-out records, or none that fits.
     """
     rows = read_split(dataset, "test")
     rows = [rows[at] for at in spread(len(rows), settings.max_records)]
@@ -117,7 +118,7 @@ def choose_held_out(
     return HeldOut(
         every=every,
         patience=patience,
-        examples=form.examples(rows, max_length).kept,
+        examples=measurable(dataset, form, rows, max_length).kept,
         asked=[
             (ids, "\n\n".join(filter(None, [row["instruction"], row["input"]])), row["output"])
             for row, ids in zip(asked, form.prompt_ids(asked), strict=True)
@@ -126,6 +127,19 @@ def choose_held_out(
         stop_ids=form.stop_ids,
         max_new_tokens=settings.max_new_tokens,
     )
+
+
+def measurable(
+    dataset: Path, form: StudentFormat, rows: Sequence[Row], max_length: int
+) -> Examples:
+    """The held-out `rows` as examples. Raises `FolderError` where no answer is left to measure."""
+    found = form.examples(rows, max_length)
+    if not found.kept:
+        raise FolderError(
+            f"{dataset}: every held-out prompt is as long as student.max_length={max_length} "
+            "tokens, so no answer can be measured; raise it"
+        )
+    return found
 
 
 def best_of(measured: Sequence[Measured]) -> Measured | None:
