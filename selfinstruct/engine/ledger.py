@@ -175,7 +175,8 @@ class Ledger:
             *(
                 (
                     "INSERT INTO passages VALUES (?, ?)"
-                    " ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+                    " ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+                    " WHERE body != excluded.body",
                     (passage.id, _encode(passage)),
                 )
                 for passage in passages
