@@ -121,6 +121,34 @@ def test_without_seeds_documents_are_enough(tmp_path: Path, fake_server: Running
     assert "passage</span>" in page
 
 
+def test_a_share_of_the_records_may_have_their_passage(
+    tmp_path: Path, fake_server: Running
+) -> None:
+    """As input, in every format; which ones follows from their ids, so more of them keep those."""
+    run = make(tmp_path, fake_server.url)
+    run.generate()
+    texts = {passage.id: passage.text for passage in run.passages()}
+
+    def opened(share: float) -> set[str]:
+        run.configure(f"dataset.open_book={share}")
+        run.write_dataset()
+        rows = [
+            row
+            for name in ("train", "test")
+            for row in pq.read_table(next(run.folder.dataset.glob(f"data/{name}-*"))).to_pylist()
+        ]
+        assert len(rows) == 24
+        assert all(row["input"] in ("", texts[row["parents"][0]]) for row in rows)
+        (talk, *_) = pq.read_table(next(run.folder.dataset.glob("messages/train-*"))).to_pylist()
+        asked = {row["id"]: f"{row['instruction']}\n\n{row['input']}".strip() for row in rows}
+        assert talk["messages"][0]["content"] == asked[talk["id"]]
+        return {row["id"] for row in rows if row["input"]}
+
+    none, some, every = opened(0.0), opened(0.5), opened(1.0)
+    assert none < some < every
+    assert len(every) == 24
+
+
 def test_an_added_document_pays_nothing_twice(tmp_path: Path, fake_server: Running) -> None:
     """Nor does a changed one: records go on naming the passage they were written from."""
     run = make(tmp_path, fake_server.url)

@@ -16,7 +16,7 @@ from selfinstruct.core.errors import FolderError, UserError
 from selfinstruct.core.ids import fingerprint
 from selfinstruct.core.recipe import Recipe
 from selfinstruct.core.sections.filters import FiltersConfig
-from selfinstruct.core.types import Record, SeedTask
+from selfinstruct.core.types import Candidate, Record, SeedTask
 from selfinstruct.engine.accounts import BEYOND_TARGET, SCORE, Funnel, bill, funnel
 from selfinstruct.engine.dataset_folder import (
     DatasetSummary,
@@ -97,6 +97,7 @@ class _Run:
         self.ledger = ledger
         self.seeds: list[SeedTask] = ledger.seeds()
         self.passages = ledger.passages()
+        self.texts = {passage.id: passage.text for passage in self.passages}
         self.humans = self.seeds if self.recipe.dataset.include_seeds else []
         self.funnel = funnel(ledger)
         if not self.funnel.kept:
@@ -138,11 +139,17 @@ class _Run:
 
     def _row(self, record: Record) -> Row:
         """A kept record's row, with its scores where there are any."""
-        row = tables.record_row(record)
+        row = tables.record_row(record) | self._open_book(record.candidate)
         if self.selection is not None:
             scores = self.selection[record.candidate.id].scores
             row |= {f"{PREFIX}{name}": value for name, value in scores.items()}
         return row
+
+    def _open_book(self, candidate: Candidate) -> Row:
+        """The passage as input, for the share of the records that the recipe gives it."""
+        text = next((self.texts[one] for one in candidate.parents if one in self.texts), "")
+        wanted = splits.drawn(candidate.id, self.recipe.dataset.open_book, "open-book")
+        return {"input": text} if text and wanted and not candidate.input else {}
 
     def _score_columns(self) -> list[str]:
         first = next(iter((self.selection or {}).values()), None)

@@ -50,10 +50,15 @@ def text_of(instruction: str, input: str) -> str:
     return f"{instruction}\n{input}" if input else instruction
 
 
-def rank(record_id: str) -> int:
-    """The record's place in the draw: uniform in [0, 2**64), from its id alone."""
-    digest = hashlib.sha256(b"held-out:" + record_id.encode()).digest()
+def rank(record_id: str, draw: str = "held-out") -> int:
+    """The record's place in a draw: uniform in [0, 2**64), from its id and the draw's name."""
+    digest = hashlib.sha256(f"{draw}:{record_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big")
+
+
+def drawn(record_id: str, share: float, draw: str) -> bool:
+    """Whether the record is among the `share` that a draw picks; those of less stay with more."""
+    return rank(record_id, draw) < share * _SPAN
 
 
 def split(
@@ -89,7 +94,7 @@ def split(
 
 def _chosen(items: Sequence[Item], share: float) -> set[str]:
     """The ids that the hash picks; one record at least stays for training."""
-    chosen = {item.id for item in items if rank(item.id) < share * _SPAN}
+    chosen = {item.id for item in items if drawn(item.id, share, "held-out")}
     if chosen and len(chosen) == len(items):
         chosen.discard(max(chosen, key=rank))
     return chosen

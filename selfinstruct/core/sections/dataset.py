@@ -17,6 +17,9 @@ class DatasetConfig(Strict):
     language: list[str] = Field(default_factory=lambda: ["en"])
     include_seeds: bool = False
     """Add the human seeds to the training split, marked as such."""
+    open_book: float = Field(default=0.0, ge=0, le=1)
+    """Share of the records from documents that have their passage as input: from those a student
+    learns to answer from a text that it is given, from the others to know the documents."""
     system_prompt: str = ""
     """First message of every conversation of the `messages` config, where not empty."""
 
