@@ -133,9 +133,12 @@ def test_a_first_token_is_the_templates_to_write() -> None:
         ("{{ messages[0]['content'] + 1 }}", "it refuses the conversation"),
         (
             CHATML.replace("<|im_end|>", "<|eot_id|>"),
-            r"writes <\|eot_id\|>, which is no token of .*; use what it has \(<s>, </s>, <\|im_",
+            r"ends an answer with <\|eot_id\|>, which is no token of .*; use what it has \(<s>, </s>, <\|im_",
         ),
-        (CHATML.replace("<|im_start|>", "<start_of_turn>"), "writes <start_of_turn>, which is"),
+        (
+            CHATML.replace("<|im_end|>", "<end_of_turn><|im_end|>"),
+            "ends an answer with <end_of_turn>, which is no token",
+        ),
     ],
 )
 def test_a_template_of_no_use_is_refused(
@@ -146,6 +149,14 @@ def test_a_template_of_no_use_is_refused(
         shown_masks(make(tmp_path / "run", base, template), 1)
     assert str(caught.value).startswith(f"student.chat_template: {tmp_path}/run/own.jinja")
     assert "\n" not in str(caught.value)
+
+
+def test_marks_before_a_question_may_be_plain_text(base: Path, tmp_path: Path) -> None:
+    """As Zephyr's are, which ends its answers with a token."""
+    zephyr = CHATML.replace("<|im_start|>", "<|turn|>").replace("<|im_end|>", "{{ eos_token }}")
+    shown = shown_masks(make(tmp_path / "run", base, zephyr), 1)[0]
+    assert "<|turn|>" in "".join(piece.text for piece in shown.pieces)
+    assert (shown.pieces[-1].text, shown.pieces[-1].kind) == ("</s>", "learned special")
 
 
 def test_a_mark_at_the_files_beginning_is_no_part_of_it(base: Path, tmp_path: Path) -> None:
