@@ -132,9 +132,10 @@ class Run:
                 f"{data}: was written by this run, and would be written anew from itself; give the "
                 "data that it was made of, or another folder"
             )
-        data_files(Path(data))  # a folder for what is not there would be one too many
         settings = before if recipe is None else recipe
-        return cls.from_recipe(data_recipe(data, folder.path, settings, overrides), output=output)
+        whole = data_recipe(data, folder.path, settings, overrides)
+        data_files(Path(data))  # a folder for what is not there would be one too many
+        return cls.from_recipe(whole, output=output)
 
     def configure(self, *overrides: str) -> Recipe:
         """Change settings of the run (``a.b=value``) and return its recipe."""

@@ -65,6 +65,15 @@ def test_a_base_is_its_name_as_it_stands(run: Run) -> None:
     assert "student.base: a: 1: neither a model folder" in str(refused)
 
 
+@pytest.mark.parametrize("option", ["--data", "--base"])
+def test_an_option_of_an_unset_variable_is_no_folder(run: Run, option: str) -> None:
+    """`--data "$FILE"` without a FILE would be the folder that the command runs in."""
+    data = run.recipe.seeds[0].path
+    refused = command(run, "--data", data, option, "").exception
+    assert isinstance(refused, UserError)
+    assert "at least 1 character" in str(refused)
+
+
 def test_a_question_takes_no_setting_of_the_dataset(run: Run) -> None:
     """The dataset would have to be written anew, which a question does not."""
     refused = command(run, "--plan", "--set", "dataset.held_out=0.5").exception

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from selfinstruct.core.errors import UserError
-from selfinstruct.steps.model_config import check_files, load_config
+from selfinstruct.steps.model_config import check_files, check_writes, load_config
 from selfinstruct.steps.planning.model import measure_model
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.training.base import find_base
@@ -106,6 +106,32 @@ def test_what_transformers_does_not_know_is_named(
     change(base, **settings)
     found = said(load_config, base, "mine")
     assert re.match(message, found), found
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ("BertConfig", "bert encoder"),
+        ("T5Config", "t5 encoder"),
+        ("ViTConfig", "vit"),
+        ("CLIPConfig", "clip"),
+    ],
+)
+def test_a_model_that_does_not_write_is_no_base(tmp_path: Path, config: str, kind: str) -> None:
+    """Of BERT the library makes a causal model whose loss falls, for it sees the answer."""
+    import transformers
+
+    settings = {"is_encoder_decoder": False} if config == "T5Config" else {}
+    getattr(transformers, config)(**settings).save_pretrained(tmp_path)
+    assert said(check_writes, tmp_path, "mine").startswith(f"is a {kind}, which does not write on")
+
+
+def test_weights_that_hold_more_than_weights_are_not_run(base: Path) -> None:
+    """A pickle that is damaged, or runs code, is refused in one line."""
+    (base / "model.safetensors").unlink()
+    (base / "pytorch_model.bin").write_bytes(b"not a pickle")
+    found = said(load_model, base, "mine", device="cpu", dtype="float32")
+    assert found.startswith("pytorch_model.bin is damaged, or holds more than weights")
 
 
 def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(

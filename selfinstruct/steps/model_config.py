@@ -55,6 +55,31 @@ def _unknown(folder: Path) -> str | None:
     )
 
 
+def check_writes(folder: Path, name: str) -> None:
+    """Raises `UserError` where the model in `folder` is not one that writes text.
+
+    transformers makes a causal model of BERT's files too, whose attention sees the answer that it
+    is to learn: its loss falls, and it cannot write.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    config = load_config(folder, name)
+    kind, whole = config.model_type, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    if getattr(config, "is_encoder_decoder", False):
+        writes = kind in whole
+    else:
+        masked = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        gaps = masked and not getattr(config, "is_decoder", True)
+        writes = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not gaps
+        if gaps or kind in whole:
+            kind = f"{kind} encoder"
+    if not writes:
+        raise UserError(
+            f"student.base: {name}: is a {kind}, which does not write on from a prompt; choose a "
+            "causal language model, such as Llama, or an encoder-decoder, such as Flan-T5"
+        )
+
+
 def check_files(folder: Path, name: str) -> None:
     """Raises `UserError` where config or weights in `folder` are torn, as half a download is.
 

@@ -13,7 +13,7 @@ from selfinstruct.core.sections.strict import Strict
 class SeedSource(Strict):
     """A file or folder of human-written examples."""
 
-    path: str
+    path: str = Field(min_length=1)
     """JSONL, JSON, CSV, Parquet or a `datasets` folder."""
     private: bool = False
     """A private source goes to a remote teacher only with `allow_remote: true`."""

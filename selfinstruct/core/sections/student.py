@@ -48,7 +48,7 @@ def usual_rate(given: Mapping[str, Any]) -> float:
 class StudentConfig(Strict):
     """The small model that is fine-tuned."""
 
-    base: str
+    base: str = Field(min_length=1)
     """A model folder, a Hub id, a GGUF file, or `smollm2-135m-instruct`."""
     revision: str | None = Field(default=None, min_length=1)
     """The commit, tag or branch of a base on the Hub; its main branch where not given."""

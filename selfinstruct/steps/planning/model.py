@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from selfinstruct.core.errors import UserError
-from selfinstruct.steps.model_config import first_line, load_config
+from selfinstruct.steps.model_config import check_writes, first_line, load_config
 
 # Settings under which a model's logits are more than its output layer's product.
 _SCALED = (
@@ -66,6 +66,7 @@ def measure_model(folder: Path, name: str) -> ModelSize:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    check_writes(folder, name)
     config = load_config(folder, name)
     both = bool(getattr(config, "is_encoder_decoder", False))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfinstruct.core.sections.student import StudentConfig
+from selfinstruct.steps.model_config import check_writes
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.seeds.files import data_files
 from selfinstruct.steps.training.base import TEACHER_KEYS, check_base, speaking_of
@@ -22,10 +23,10 @@ def look_ahead(config: StudentConfig, policy: Policy) -> None:
     check_method(config.method)
     check_optimizer(config.optimizer, sharded=False)
     check_trackers(config.report_to, local=policy.local)
-    check_base(config.base, policy, config.revision)
+    _check_writer(config.base, policy, config.revision)
     if config.distillation is not None:
         with speaking_of(TEACHER_KEYS):
-            check_base(config.distillation.teacher, policy, config.distillation.revision)
+            _check_writer(config.distillation.teacher, policy, config.distillation.revision)
     choose_device(config.device)
     if config.chat_template is not None:
         read_template(config.chat_template)
@@ -33,3 +34,10 @@ def look_ahead(config: StudentConfig, policy: Policy) -> None:
     for path in asked:
         if path is not None:
             data_files(Path(path))
+
+
+def _check_writer(name: str, policy: Policy, revision: str | None) -> None:
+    check_base(name, policy, revision)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        check_writes(folder, name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from selfinstruct.core.errors import UserError
-from selfinstruct.steps.model_config import first_line, load_config
+from selfinstruct.steps.model_config import check_writes, first_line, load_config
+from selfinstruct.steps.model_files import weight_files
 from selfinstruct.steps.training.runtime import check_method
 
 # One of these files at least comes with every tokenizer.
@@ -55,6 +57,7 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    check_writes(folder, name)
     config = load_config(folder, name)
     options: dict[str, Any] = {
         "dtype": dtype,
@@ -77,6 +80,11 @@ def load_model(
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _cannot_load(name, "model", error) from None  # ImportError: of an attention's kernel
+    except (pickle.UnpicklingError, EOFError):
+        raise UserError(
+            f"student.base: {name}: {weight_files(folder)[0].name} is damaged, or holds more than "
+            "weights, which is not run here; take the model as *.safetensors"
+        ) from None
     _check_weights(info, name)
     if quantized:
         _check_quantized(model, name)
