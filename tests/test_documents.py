@@ -189,6 +189,39 @@ def test_small_sections_are_put_together() -> None:
     ]
 
 
+def test_small_sections_do_not_pile_up() -> None:
+    """Nor does what is left at the end lose its heading."""
+    words = " ".join(f"word{n}" for n in range(15))
+    found = list(cut([Block("A", 1), Block(words)] * 40, 40))
+    assert [count_words(piece.text) for piece in found] == [15] * 40
+    covered = "Fire and theft are covered in full. " * 12
+    (piece,) = cut(markdown_blocks(f"# Covered\n\n{covered}\n\n# Excluded\n\nWar."), 80)
+    assert (piece.title, piece.text[-14:]) == ("Covered", "Excluded\n\nWar.")
+
+
+def test_headings_that_nothing_stands_under_are_text() -> None:
+    """Also where a document is written in headings alone, but for a page with a title only."""
+    found = list(cut(markdown_blocks("# A\n\n## Q1\n\n## Q2\n\ntext\n\n### Q3"), 80))
+    assert [(piece.title, piece.text) for piece in found] == [("A", "Q1\n\nQ2\n\ntext\n\nQ3")]
+    headings = [Block(f"Rule {n} is as good as any other", 1) for n in range(5)]
+    (piece,) = cut(headings, 80)
+    assert piece.text.splitlines()[::2] == [heading.text for heading in headings]
+    assert list(cut(headings[:2], 80)) == []
+
+
+def test_the_words_before_a_long_list_stay_with_it() -> None:
+    """They say what it is a list of."""
+    text = "# Terms\n\n" + "It is so. " * 25 + "\n\n# Not covered\n\nThese are not covered:\n\n"
+    found = list(cut(markdown_blocks(text + "- war and riots\n" * 19), 78))
+    assert [piece.title for piece in found] == ["Terms", "Not covered"]
+    assert found[1].text.startswith("These are not covered:\n\n- war")
+
+
+def test_encoded_data_is_cut_too() -> None:
+    """It has no spaces, and no sentences."""
+    assert [len(piece.text) for piece in cut([Block("x1" * 3000)], 100)] == [2000] * 3
+
+
 def test_a_long_paragraph_is_cut_at_its_sentences() -> None:
     """At lines before that, at words after."""
     sentence = "This sentence has exactly seven words here. "
@@ -218,6 +251,9 @@ def test_nothing_is_lost_and_nothing_is_long(given_: list[tuple[str, int]], word
             at = whole.find(bare, at)
             assert at >= 0
             at += len(bare)
+    if any(not block.level for block in blocks):
+        known = " ".join(f"{piece.title}\n{piece.text}" for piece in pieces)
+        assert all(block.text in known for block in blocks if block.level)
     headings = sum(count_words(block.text) for block in blocks if block.level)
     assert all(count_words(piece.text) <= words + 20 + headings for piece in pieces)
 
