@@ -1,6 +1,6 @@
 """One training of the benchmark, as a process of its own; `training.py` starts it.
 
-    python benchmarks/training_runs.py {ours,trl,trl-float32} --model FOLDER --data FILE --count 512
+    python benchmarks/training_runs.py ours --model FOLDER --data FILE --count 512
 
 The last line it prints is JSON: what the training took and the loss on held-out records. All are
 measured by the same code, in float32, on the base with the adapter that the training saved.
@@ -9,6 +9,7 @@ measured by the same code, in float32, on the base with the adapter that the tra
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import Any
 SEED = 7  # of the records
 # The same for both: what a user of either would set for LoRA on a model this small.
 LEARNING_RATE, BATCH, RANK, ALPHA = 2e-4, 8, 16, 32
+PADDED = 16
 
 
 def records(
@@ -124,7 +126,31 @@ def trl_float32(
     return trl(model_folder, train, work, seed, bf16=False)
 
 
-WHATS = {"ours": ours, "trl": trl, "trl-float32": trl_float32}
+def ours_float32(*given: Any) -> dict[str, Any]:
+    """Ours as on a processor that has no bfloat16."""
+    from selfinstruct.steps.training import runtime
+
+    runtime.has_bfloat16 = lambda: False
+    return ours(*given)
+
+
+def ours_padded(*given: Any, training: Any = ours) -> dict[str, Any]:
+    """Ours with micro-batches padded to a multiple of `PADDED` tokens."""
+    import trl as library
+
+    library.SFTConfig = functools.partial(library.SFTConfig, pad_to_multiple_of=PADDED)
+    found: dict[str, Any] = training(*given)
+    return found
+
+
+WHATS = {
+    "ours": ours,
+    "ours-float32": ours_float32,
+    "ours-padded": ours_padded,
+    "ours-padded-float32": functools.partial(ours_padded, training=ours_float32),
+    "trl": trl,
+    "trl-float32": trl_float32,
+}
 
 
 def measured(
