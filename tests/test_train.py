@@ -429,7 +429,7 @@ def test_a_run_without_student_or_dataset(base: Path, tmp_path: Path) -> None:
     """No student in the recipe, no dataset, and a dataset without records each say what to do."""
     folder = make_run(tmp_path / "a", base)
     folder.save_recipe(folder.recipe().model_copy(update={"student": None}))
-    assert "student.base" in one_line(folder, RecipeError)
+    assert "no base is named" in one_line(folder, RecipeError)
     folder = make_run(tmp_path / "b", base, train=[])
     assert "no training records" in one_line(folder, FolderError)
     broken = folder.dataset / "data/train-00000-of-00001.parquet"
