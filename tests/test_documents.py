@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -309,6 +310,74 @@ def test_two_sources_may_not_hold_the_same_document(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text(DENTAL)
     with pytest.raises(DocumentError, match="the same document is in another source"):
         together([read(tmp_path / "a.md"), read(tmp_path / "a.md")])
+
+
+def test_sources_may_say_the_same(tmp_path: Path) -> None:
+    """A passage that two documents have is asked about once, and private where either is."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.md").write_text(DENTAL.replace("80%", f"80% ({name})"))
+    shelves = [read(tmp_path / "old", 20), read(tmp_path / "new", 20, private=True)]
+    found = together(shelves)
+    assert [passage.private for passage in found.passages] == [True, False, True]
+    assert (found.documents, found.repeated) == (2, 1)
+
+
+def test_a_folder_within_another_source_is_refused(tmp_path: Path) -> None:
+    """Else its documents, private perhaps, were read as the other's too."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.md").write_text(DENTAL)
+    with pytest.raises(DocumentError, match=r"in/a.md: the same document is in another source"):
+        together([read(tmp_path, 20), read(tmp_path / "in", 60, private=True)])
+
+
+def test_links_are_not_followed_in_circles(tmp_path: Path) -> None:
+    """A document that two folders link to is read in both."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "dental.md").write_text(DENTAL)
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "b").symlink_to("a")
+    found = read(tmp_path)
+    assert (found.documents, found.repeated) == (2, 1)
+
+
+def test_a_run_folder_is_no_shelf(tmp_path: Path) -> None:
+    """What a run writes would be asked about by the next one."""
+    run = tmp_path / "outputs" / "one"
+    run.mkdir(parents=True)
+    for name in ("run.db", "recipe.yaml", "README.md"):
+        (run / name).write_text("text")
+    (tmp_path / "dental.md").write_text(DENTAL)
+    found = read(tmp_path)
+    assert (found.documents, found.other) == (1, ["outputs/one"])
+    with pytest.raises(DocumentError, match="one: the folder of a run; name one that holds"):
+        read(run)
+
+
+def test_odd_names_are_shown_on_one_line(tmp_path: Path) -> None:
+    """In ids, titles and errors; without what no database takes."""
+    odd = tmp_path / os.fsdecode(b"a\xff b\n.txt")
+    try:
+        odd.write_text("Claims are settled within ten working days.")
+    except OSError:
+        pytest.skip("no such names on this disk")
+    (one,) = read(tmp_path).passages
+    assert one.id.startswith("a? b .txt#1-")
+    assert one.source == f"{tmp_path}/a? b .txt:1"
+    assert read(tmp_path, private=True).passages[0].title == "a? b"
+    odd.write_bytes(b"\xff")
+    with pytest.raises(DocumentError, match=r"a\? b .txt: not UTF-8"):
+        read(tmp_path)
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    """They are named, as a link to nowhere is."""
+    os.mkfifo(tmp_path / "a.txt")
+    (tmp_path / "b.txt").symlink_to("nowhere")
+    with pytest.raises(
+        DocumentError, match=r"a.txt: not a file .*b.txt: cannot be read \(No such file"
+    ):
+        read(tmp_path)
 
 
 def _locked(path: Path) -> None:

@@ -32,7 +32,7 @@ class Piece(NamedTuple):
 
 
 class _Open:
-    """A piece that is being filled. `heads` are the headings since the last one, not in its text."""
+    """A piece being filled; `heads`, the headings since the last one, are not in its text."""
 
     def __init__(self, title: str, place: int, heads: list[str]) -> None:
         self.title, self.place, self.heads = title, place, heads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -35,12 +36,14 @@ NAMED = 5  # faulty files that an error names
 class Shelf(msgspec.Struct):
     """The passages of one source or of several, and what of them gave none.
 
-    `documents` counts the files that were read. `other` are files of another kind than `READERS`,
-    `empty` those without a word, and `repeated` counts passages that were there already.
+    `documents` counts the files that were read, and `files` are where they really are. `other` are
+    files of another kind than `READERS` and folders of runs, `empty` those without a word, and
+    `repeated` counts passages that were there already.
     """
 
     passages: list[Passage] = []
     documents: int = 0
+    files: set[str] = set()
     other: list[str] = []
     empty: list[str] = []
     repeated: int = 0
@@ -81,6 +84,8 @@ def read_documents(
         raise DocumentError(f"{path}: no such file or folder")
     shelf, faults = Shelf(), list[str]()
     seen: set[str] = set()
+    if _is_run(found):
+        raise DocumentError(f"{path}: the folder of a run; name one that holds documents")
 
     def pieces() -> Iterator[Passage]:
         for name, file in _files(found):
@@ -93,10 +98,11 @@ def read_documents(
                 faults.append(_said(file, error))
                 continue
             shelf.documents += 1
+            shelf.files.add(os.path.realpath(file))
             if not passages:
                 shelf.empty.append(name)
             for passage in passages:
-                wording = " ".join(passage.text.split())
+                wording = _wording(passage)
                 if wording in seen:
                     shelf.repeated += 1
                     continue
@@ -112,25 +118,45 @@ def read_documents(
     return shelf
 
 
-def _files(found: Path) -> Iterator[tuple[str, Path]]:
-    """The files with their names within the source; none whose name begins with a dot."""
+def _files(found: Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[str, Path]]:
+    """The files with their names within the source, and folders of runs, which hold no documents.
+
+    None whose name begins with a dot. `above` are the folders that it is in: a link back to one of
+    them is not followed.
+    """
     if not found.is_dir():
-        yield found.name, found
+        yield _shown(found.name), found
+        return
+    real = os.path.realpath(found)
+    if real in above:
         return
     try:
-        children = sorted(found.iterdir())
+        children = [(child, child.is_dir()) for child in sorted(found.iterdir())]
     except OSError as error:
         raise DocumentError(_said(found, error)) from None
-    for child in children:
+    for child, is_folder in children:
         if child.name.startswith("."):
             continue
-        if child.is_file():
-            yield child.name, child
-        elif child.is_dir():
-            yield from ((f"{child.name}/{name}", file) for name, file in _files(child))
+        if not is_folder or _is_run(child):
+            yield _shown(child.name), child
+            continue
+        within = _files(child, above | {real})
+        yield from ((f"{_shown(child.name)}/{name}", file) for name, file in within)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether it is a run's: its card and report say what the run wrote."""
+    return (folder / "run.db").is_file() and (folder / "recipe.yaml").is_file()
+
+
+def _shown(name: str) -> str:
+    """A file's name on one line, without what is not UTF-8."""
+    return " ".join(name.encode("utf-8", "replace").decode().split())
 
 
 def _passages(name: str, file: Path, words: int, private: bool) -> list[Passage]:
+    if file.exists() and not file.is_file():
+        raise DocumentError(f"{file}: not a file (a pipe or a device, perhaps)")
     pieces = cut(READERS[file.suffix.lower()](file), words)
     # Ids go wherever records go, and a file's name may say too much.
     shown = f"private-{_mark(name)}" if private else name
@@ -140,8 +166,8 @@ def _passages(name: str, file: Path, words: int, private: bool) -> list[Passage]
             # written from.
             id=f"{shown}#{number}-{_mark(piece.text)}",
             text=piece.text,
-            title=piece.title or file.stem,
-            source=f"{file}:{piece.place}" if piece.place else str(file),
+            title=piece.title or _shown(file.stem),
+            source=f"{_shown(str(file))}:{piece.place}" if piece.place else _shown(str(file)),
             private=private,
         )
         for number, piece in enumerate(pieces, 1)
@@ -164,8 +190,12 @@ def _text(path: Path) -> str:
 
 def _said(file: Path, error: DocumentError | OSError) -> str:
     if isinstance(error, DocumentError):
-        return str(error)
-    return f"{file}: cannot be read ({error.strerror or error})"
+        return _shown(str(error))
+    return _shown(f"{file}: cannot be read ({error.strerror or error})")
+
+
+def _wording(passage: Passage) -> str:
+    return " ".join(passage.text.split())
 
 
 def _nothing(found: Path, shelf: Shelf) -> str:
@@ -178,19 +208,28 @@ def _nothing(found: Path, shelf: Shelf) -> str:
 
 
 def together(shelves: Iterable[Shelf]) -> Shelf:
-    """Several sources as one. Raises `DocumentError` where two have a document in common."""
+    """Several sources as one, without the passages that an earlier one has.
+
+    A passage that any of them has as private is private. Raises `DocumentError` where two have a
+    document in common.
+    """
     whole = Shelf()
-    sources: dict[str, str] = {}
+    places: dict[str, int] = {}
     for shelf in shelves:
+        for file in sorted(shelf.files & whole.files):
+            raise DocumentError(
+                f"{_shown(file)}: the same document is in another source; leave one of them out"
+            )
         for passage in shelf.passages:
-            if passage.id in sources:
-                raise DocumentError(
-                    f"{passage.source}: the same document is in another source "
-                    f"({sources[passage.id]}); leave one of them out, or rename one"
-                )
-            sources[passage.id] = passage.source
-        whole.passages += shelf.passages
+            at = places.setdefault(_wording(passage), len(whole.passages))
+            if at == len(whole.passages):
+                whole.passages.append(passage)
+                continue
+            whole.repeated += 1
+            if passage.private:
+                whole.passages[at] = passage
         whole.documents += shelf.documents
+        whole.files |= shelf.files
         whole.other += shelf.other
         whole.empty += shelf.empty
         whole.repeated += shelf.repeated
