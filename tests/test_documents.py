@@ -133,6 +133,58 @@ def test_html_is_what_a_reader_sees() -> None:
     ]
 
 
+def page(body: str) -> list[str]:
+    return [block.text for block in html_blocks(f"<html><body>{body}</body></html>".encode())]
+
+
+def test_html_that_looks_the_same_is_there_twice() -> None:
+    """Two items or rows alike are two."""
+    row = "<tr><td>1</td><td>2</td></tr>"
+    found = page(f"<ul><li>yes</li><li>yes</li></ul><table>{row}{row}</table><p>a</p><p>a</p>")
+    assert found == ["yes", "yes", "1 | 2", "1 | 2", "a", "a"]
+
+
+def test_a_row_of_a_table_is_a_line_however_its_cells_are_written() -> None:
+    """With paragraphs, lists or nothing in them; rows that lay out the page are not."""
+    rows = (
+        "<tr><td><p>Camera</p></td><td></td><td><p>800</p><p>euros<br>a year</p></td></tr>"
+        "<tr><td colspan=3>All</td></tr><tr><td>Ring<td><ul><li>a</li><li>b</li></ul><tr><td>C<td>D"
+    )
+    assert page(f"<table>{rows}</table>") == [
+        "Camera | | 800 euros a year", "All", "Ring | a b", "C | D",
+    ]  # fmt: skip
+    inner = "<table><tr><td>x</td><td>y</td></tr></table>"
+    layout = f"<table><tr><td>menu</td><td><h1>Top</h1>{inner}<p>One</p>Tail</td></tr></table>"
+    assert page(layout) == ["menu", "Top", "x | y", "One", "Tail"]
+
+
+def test_html_keeps_words_and_figures_apart() -> None:
+    """Around what breaks a line, and at notes, which would be digits of the figure before."""
+    assert page("one<hr>two<center>three</center>four<fieldset>five</fieldset>") == [
+        "one\ntwo", "three", "four", "five",
+    ]  # fmt: skip
+    cost = "<p>500<sup>1</sup> or 600<sup><a href=x>2</a></sup> euros, the 1<sup>st</sup></p>"
+    assert page(cost) == ["500^1 or 600 [2] euros, the 1st"]
+
+
+def test_html_has_its_text_wherever_it_stands() -> None:
+    """In a form around the whole page, and in notes of the text; other forms are left out."""
+    form = "<form><input><button>Go</button><p>{}</p></form>"
+    assert page(form.format("All of the page is here.")) == ["All of the page is here."]
+    assert page(f"<p>{'The text of the page. ' * 4}</p>" + form.format("Search")) == [
+        " ".join(["The text of the page."] * 4)
+    ]
+    aside = "<aside>More of us</aside><main><p>Text</p><aside>Note</aside></main>"
+    assert page(aside + '<aside role="doc-endnotes">End</aside>') == ["Text", "Note", "End"]
+
+
+def test_tags_that_are_never_closed_take_no_time() -> None:
+    """Each is then within all before it; looking up from each would take minutes."""
+    found = page("".join(f"<p>One {n}" for n in range(3000)) + "<table>" + "<tr><td>a<td>b" * 3000)
+    assert len(found) == 6000
+    assert found[-1] == "a | b"
+
+
 def test_html_is_read_in_its_own_encoding() -> None:
     """As its meta tag names it."""
     page = '<meta charset="latin-1"><p>Bäume</p>'.encode("latin-1")
