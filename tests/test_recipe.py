@@ -70,6 +70,7 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
         ("", "a recipe is a mapping of keys, this is empty"),
         ("a: [1\nb: 2\n", "not YAML: "),
         (MINIMAL + "student: {method: lora}", "the key 'student.base' is missing"),
+        (MINIMAL + "epochs: 2", "unknown key 'epochs'; did you mean 'student.epochs'?"),
     ],
 )
 def test_a_bad_recipe_is_explained_in_one_line(tmp_path: Path, text: str, says: str) -> None:
@@ -80,6 +81,25 @@ def test_a_bad_recipe_is_explained_in_one_line(tmp_path: Path, text: str, says: 
     assert str(path) in str(error.value)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("student", "says"),
+    [
+        ("epochs: 0", "epochs: input should be greater than 0, not 0"),
+        (
+            "max_length: 8",
+            "max_length: input should be greater than or equal to 16, or 'auto', not 8",
+        ),
+        ("lora_targets: [5]", "lora_targets: input should be 'all-linear', or a valid string"),
+    ],
+)
+def test_one_mistake_is_told_as_one(tmp_path: Path, student: str, says: str) -> None:
+    """Not also for each kind that a value may have, nor for a default that waited for it."""
+    path = write(tmp_path, MINIMAL + f"student: {{base: b, {student}}}")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(path)
+    assert str(error.value) == f"{path}: student.{says}"
 
 
 @pytest.mark.parametrize(
