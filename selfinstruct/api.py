@@ -100,7 +100,7 @@ class Run:
     @classmethod
     def from_data(
         cls,
-        data: str | Path,
+        data: str | Path | Sequence[str | Path],
         output: str | Path,
         recipe: RecipeLike | None = None,
         *,
@@ -109,8 +109,8 @@ class Run:
         """A run without a teacher, for a student on data that is there already.
 
         Args:
-            data: JSON lines, JSON, CSV, Parquet, or a folder of them: single tasks in any layout
-                of seeds, or conversations.
+            data: JSON lines, JSON, CSV, Parquet, or a folder of them, or several of these: single
+                tasks in any layout of seeds, or conversations.
             output: the run folder, new or of the same kind.
             recipe: the rest of the settings; its seeds and its teacher are left out. Those that
                 the run has already where not given.
@@ -125,16 +125,19 @@ class Run:
         if before is not None and before.teacher is not None:
             raise FolderError(
                 f"{folder.path}: is a run with a teacher; give another folder for a student on "
-                f"{data}"
+                "data that is there already"
             )
-        if folder.wrote(Path(data)):
-            raise FolderError(
-                f"{data}: was written by this run, and would be written anew from itself; give the "
-                "data that it was made of, or another folder"
-            )
+        sources = [data] if isinstance(data, (str, Path)) else list(data)
+        for source in sources:
+            if folder.wrote(Path(source)):
+                raise FolderError(
+                    f"{source}: was written by this run, and would be written anew from itself; "
+                    "give the data that it was made of, or another folder"
+                )
         settings = before if recipe is None else recipe
-        whole = data_recipe(data, folder.path, settings, overrides)
-        data_files(Path(data))  # a folder for what is not there would be one too many
+        whole = data_recipe(sources, folder.path, settings, overrides)
+        for source in sources:
+            data_files(Path(source))  # a folder for what is not there would be one too many
         return cls.from_recipe(whole, output=output)
 
     def configure(self, *overrides: str) -> Recipe:

@@ -181,6 +181,35 @@ def test_a_folder_of_other_things_is_not_taken_over(tmp_path: Path) -> None:
         Run.from_data(data, data)
 
 
+def test_several_files_are_one_dataset(tmp_path: Path) -> None:
+    """Each `--data` counts, and a limit that one was given holds on."""
+    first = write(tmp_path / "first.jsonl", TASKS[:8])
+    second = write(tmp_path / "second.jsonl", TASKS[8:])
+    run = Run.from_data(
+        [first, second], tmp_path / "run", overrides=["student.base=b", "seeds.1.limit=5"]
+    )
+    made = run.write_dataset()
+    assert made.train + made.held_out == 8 + 5
+    again = Run.from_data([second, first], tmp_path / "run").recipe.seeds
+    assert [(one.path, one.limit) for one in again] == [(str(second), 5), (str(first), None)]
+    with pytest.raises(SeedError, match=r"third\.jsonl: no such file"):
+        Run.from_data([first, tmp_path / "third.jsonl"], tmp_path / "other")
+
+
+def test_too_few_records_to_hold_one_out_are_told(tmp_path: Path, base: Path) -> None:
+    """When training, and when there is nothing to measure on."""
+    data = ("--data", str(write(tmp_path / "a.jsonl", TASKS[:2])))
+    more = ("--data", str(write(tmp_path / "one.jsonl", TASKS[2:4])))
+    settings = ("--base", str(base), "--set", "student.max_steps=1")
+    done = CliRunner().invoke(
+        cli, ["train-student", str(tmp_path / "run"), *data, *more, *settings]
+    )
+    assert done.exit_code == 0, done.output
+    assert "no record is held out, so there is nothing to evaluate on" in done.stderr
+    with pytest.raises(FolderError, match="of fewer than 10 records, 4 here, there may be none"):
+        Run(tmp_path / "run").evaluate()
+
+
 def test_the_data_given_again_keep_the_settings(tmp_path: Path) -> None:
     """A run on data that is named once more has the base and options that it had."""
     run = given_run(tmp_path, TASKS)

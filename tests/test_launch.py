@@ -196,7 +196,7 @@ def test_the_command_writes_the_files_and_prints_the_line(
     """--launch starts nothing by itself."""
     folder = make_run(tmp_path / "run", tmp_path / "base")
     monkeypatch.setattr(
-        "selfinstruct.api.Run.write_dataset", lambda self: SimpleNamespace(faulty=0)
+        "selfinstruct.api.Run.write_dataset", lambda self: SimpleNamespace(faulty=0, held_out=1)
     )
     arguments = ["--launch", "accelerate", "--sharding", "zero3", "--processes", "2"]
     result = CliRunner().invoke(cli, ["train-student", str(folder.path), *arguments])

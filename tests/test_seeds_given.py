@@ -77,6 +77,7 @@ def test_a_prompt_of_turns_with_its_completion_is_a_conversation(tmp_path: Path)
     ("row", "says"),
     [
         ({"instruction": "Add.", "output": ""}, r'a\.jsonl:2: field "output" is empty'),
+        ({"instruction": None, "output": None}, r'a\.jsonl:2: field "instruction" is null'),
         (talk(("user", "A?"), ("tool", "x"), ("assistant", "B.")), r'"messages\[2\]" is by a tool'),
         (talk(("user", "A?"), ("assistant", " "), ("user", "C?"), ("assistant", "D.")), "is empty"),
         (talk(("system", "A."), ("assistant", "B.")), "no answer of the assistant to a user"),
@@ -119,8 +120,13 @@ def test_a_file_without_a_whole_record_is_an_error(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [{"instruction": "Add.", "output": ""}])
     with pytest.raises(SeedError, match=r"no whole record; the first fault: .*a\.jsonl:1"):
         read(file)
+    write(file, [{"instruction": None, "output": None}])
+    with pytest.raises(SeedError, match='field "instruction" is null; it must be text'):
+        read(file)
     with pytest.raises(SeedError, match=r"none\.jsonl"):
         read(tmp_path / "none.jsonl")
+    with pytest.raises(SeedError, match="is an address, and files of this machine are read"):
+        read(Path("https://host.example/claims.jsonl"))
 
 
 def test_a_split_for_testing_is_kept_apart(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ FAULTS_SAID = 3
 @click.option(
     "--data",
     type=click.Path(),
-    help="Train on this file or folder instead of a run's records; makes the folder RUN.",
+    multiple=True,
+    help="Train on this file or folder instead of a run's records; makes the folder RUN. "
+    "Repeatable.",
 )
 @click.option("--base", help="The model that is fine-tuned: the same as --set student.base=.")
 @click.option(
@@ -75,7 +77,7 @@ FAULTS_SAID = 3
 @json_option
 def command(
     run: str,
-    data: str | None,
+    data: tuple[str, ...],
     base: str | None,
     recipe: str | None,
     overrides: tuple[str, ...],
@@ -99,7 +101,7 @@ def command(
     from selfinstruct.steps.training.plan import process_count
 
     _check(only_plan, masks, launch, **how)
-    if recipe is not None and data is None:
+    if recipe is not None and not data:
         raise UserError("--recipe goes with --data; a run has its own recipe, changed by --set")
     if process_count() > 1:  # one of several, started by a launcher; the dataset is written
         given = {"--data": data, "--base": base, "--set": overrides, "--processes": processes}
@@ -139,13 +141,13 @@ def _one_of_several(given: Mapping[str, object]) -> None:
 
 
 def _opened(
-    run: str, data: str | None, recipe: str | None, overrides: Sequence[str], asks: bool
+    run: str, data: Sequence[str], recipe: str | None, overrides: Sequence[str], asks: bool
 ) -> tuple[Run, Sequence[str]]:
     """The run, made or changed as is wished, and the settings that only a question has."""
     from selfinstruct.api import Run
     from selfinstruct.engine.folder import RunFolder
 
-    if data is None:
+    if not data:
         opened = Run(run)
         if asks:
             return opened, overrides
@@ -169,11 +171,14 @@ def _ready(run: Run, asked: Sequence[str], *, here: bool) -> StudentConfig:
     student = meant.need_student()
     if here:
         check_training(meant)
-    _say_left_out(run.write_dataset())
+    made = run.write_dataset()
+    _say_left_out(made)
+    if not made.held_out and meant.dataset.held_out:
+        say_aside("no record is held out, so there is nothing to evaluate on")
     return student
 
 
-def _asked(run: Run, data: str, recipe: str | None, overrides: Sequence[str]) -> str:
+def _asked(run: Run, data: Sequence[str], recipe: str | None, overrides: Sequence[str]) -> str:
     """The student that is asked about, as one setting.
 
     Raises `UserError` where the run would have to be changed for it.

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from selfinstruct.core.anchored import whole_path
 from selfinstruct.core.errors import RecipeError
 from selfinstruct.core.overrides import apply_override
 from selfinstruct.core.recipe import Recipe
@@ -150,11 +151,12 @@ def selection_recipe(
 
 
 def data_recipe(
-    data: str | Path, run: Path, recipe: RecipeLike | None, overrides: Sequence[str]
+    data: Sequence[str | Path], run: Path, recipe: RecipeLike | None, overrides: Sequence[str]
 ) -> Recipe:
     """The recipe of a student on `data`, in the folder `run`: `recipe` but for who writes.
 
-    Where a source of `recipe` is private, so is `data`. Raises `RecipeError`.
+    Where a source of `recipe` is private, so is `data`; the limit of one that is the same file or
+    folder holds on. Raises `RecipeError`.
     """
     if isinstance(recipe, (str, Path)):
         recipe = load_recipe(recipe)
@@ -164,14 +166,23 @@ def data_recipe(
     for writer in ("teacher", "answer_teacher"):
         whole.pop(writer, None)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", run.resolve().name).lstrip("._-") or "student"
-    sources: list[Any] = []
-    for given in (whole.get("seeds"), whole.pop("documents", None)):
-        sources += given if isinstance(given, list) else [given]
-    private = any(isinstance(one, dict) and one.get("private") for one in sources)
-    whole |= {"name": name, "seeds": [{"path": str(data), "private": private}]}
+    before, documents = (_listed(whole.pop(key, None)) for key in ("seeds", "documents"))
+    private = any(one.get("private") for one in (*before, *documents))
+    limits = {whole_path(str(one.get("path"))): one.get("limit") for one in before}
+    seeds = [
+        {"path": str(one), "private": private, "limit": limits.get(whole_path(str(one)))}
+        for one in data
+    ]
+    whole |= {"name": name, "seeds": seeds}
     for override in overrides:
         apply_override(whole, override)
     return check_recipe(whole, "settings")
+
+
+def _listed(given: Any) -> list[dict[str, Any]]:
+    """The sources of a recipe that are more than a path."""
+    sources = given if isinstance(given, list) else [given]
+    return [one for one in sources if isinstance(one, dict)]
 
 
 def load_filters(path: str | Path | None = None, overrides: Sequence[str] = ()) -> FiltersConfig:

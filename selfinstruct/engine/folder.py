@@ -85,8 +85,8 @@ class RunFolder:
         folder = cls(path)
         if not folder.recipe_path.is_file():
             raise FolderError(
-                f"{folder.path}: no run here (no recipe.yaml); give a folder under outputs/, "
-                "or start a run with: selfinstruct generate RECIPE"
+                f"{folder.path}: no run here (no recipe.yaml); give a folder under outputs/, or "
+                "start a run with: selfinstruct generate RECIPE, or train-student RUN --data FILE"
             )
         return folder
 

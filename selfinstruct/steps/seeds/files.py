@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 
 from selfinstruct.core.shipped import find
@@ -12,6 +13,7 @@ from selfinstruct.steps.seeds.faults import NAMES_SHOWN, fault, quoted
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 # Written next to data by `datasets` and the Hub; never data.
 NOT_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"})
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive has one letter
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")
 
 
@@ -91,6 +93,10 @@ def _saved(folder: Path) -> list[Path]:
 
 def _missing(path: Path) -> str:
     """What to say of a path that is not there: the nearest name, or what is there instead."""
+    if _ADDRESS.match(str(path)):
+        return (
+            "is an address, and files of this machine are read; fetch it first, and give the file"
+        )
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         parent = parent.parent

@@ -117,9 +117,8 @@ def _own_layout(row: Row, before: Layout | None) -> Layout:
     try:
         return layout_of(there, row.where)
     except SeedError:
-        if before is None:
-            raise
-        return before
+        # Where all is null, the names still say what it is.
+        return before or layout_of(row.value, row.where)
 
 
 def _of_row(row: Row, layout: Layout) -> list[Given]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selfinstruct.core.errors import FolderError
+from selfinstruct.steps.splits import MIN_RECORDS
 from selfinstruct.steps.tables import MESSAGES
 
 COLUMNS = ("id", "instruction", "input", "output")
@@ -45,21 +46,23 @@ def read_split(dataset: Path, split: Literal["train", "test"]) -> list[Row]:
 
 
 def _missing(dataset: Path, split: Literal["train", "test"]) -> str:
+    if split == "train":
+        return "no training records here; run: selfinstruct export"
     try:
-        moved = json.loads((dataset / "dataset.json").read_bytes())["moved_to_train"]
-    except (OSError, ValueError, LookupError, TypeError):
-        moved = 0
-    if split == "test" and moved:
+        made = json.loads((dataset / "dataset.json").read_bytes())
+        moved, train = int(made["moved_to_train"]), int(made.get("train", 0))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        moved = train = 0
+    if moved:
         return (
             f"no held-out records here: all {moved:,} that were drawn are near-duplicates of "
             "training records, and were moved there; give more varied records, or data with a "
             "split named test"
         )
-    return _MISSING[split]
-
-
-_MISSING = {
-    "train": "no training records here; run: selfinstruct export",
-    "test": "no held-out records here, so there is nothing to measure on; "
-    "set dataset.held_out above 0, or generate more records, then run: selfinstruct export",
-}
+    what = "no held-out records here, so there is nothing to measure on; "
+    if 0 < train < MIN_RECORDS:
+        return (
+            f"{what}of fewer than {MIN_RECORDS} records, {train} here, there may be none: give "
+            "more, or data with a split named test"
+        )
+    return f"{what}set dataset.held_out above 0, then run: selfinstruct export"
