@@ -1,4 +1,4 @@
-"""Grow a few human-written examples into an instruction dataset and a small student of your own.
+"""Grow a few examples or documents into an instruction dataset and a small student of your own.
 
 The Python interface is `selfinstruct.Run` and the functions beside it; the command line is
 ``selfinstruct`` or ``python -m selfinstruct``.
