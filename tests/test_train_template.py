@@ -133,7 +133,7 @@ def test_a_first_token_is_the_templates_to_write() -> None:
         ("{{ messages[0]['content'] + 1 }}", "it refuses the conversation"),
         (
             CHATML.replace("<|im_end|>", "<|eot_id|>"),
-            r"ends an answer with <\|eot_id\|>, which is no token of .*; use what it has \(<s>, </s>, <\|im_",
+            r"ends an answer with <\|eot_id\|>, which is no token of .* \(<s>, </s>",
         ),
         (
             CHATML.replace("<|im_end|>", "<end_of_turn><|im_end|>"),

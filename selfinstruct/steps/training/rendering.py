@@ -173,10 +173,10 @@ class Rendering:
         tail = self._chat(_PROBES, open_turn=False).rpartition(_PROBE)[2]
         mark = unknown_mark(tail.partition(self.stop_text)[0], self.tokenizer)
         if mark is not None:
+            known = ", ".join(special_tokens(self.tokenizer))
             raise UserError(
-                f"student.chat_template: {self.template}: ends an answer with {mark}, which "
-                f"is no token of {self.base}; use what it has ({', '.join(special_tokens(self.tokenizer))}), or "
-                "plain words"
+                f"student.chat_template: {self.template}: ends an answer with {mark}, which is no "
+                f"token of {self.base}; use what it has ({known})"
             )
 
 
