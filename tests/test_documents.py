@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from selfinstruct.steps.documents.cutting import cut
 from selfinstruct.steps.documents.plain import markdown_blocks, text_blocks
 from selfinstruct.steps.documents.shelf import Shelf, read_documents, together
 from selfinstruct.steps.documents.web import html_blocks
+from selfinstruct.steps.documents.word import docx_blocks
 from selfinstruct.steps.words import count_words
 
 DENTAL = """\
@@ -220,6 +222,103 @@ def test_word_documents_have_headings_and_tables(tmp_path: Path) -> None:
         "Thing | Limit",
         "Camera | 800 euros",
     ]
+
+
+WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+MARKUP = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+
+
+def run(text: str) -> str:
+    return f'<w:r><w:t xml:space="preserve">{text}</w:t></w:r>'
+
+
+def paragraph(content: str, settings: str = "") -> str:
+    return f"<w:p><w:pPr>{settings}</w:pPr>{content}</w:p>"
+
+
+def word_texts(path: Path, *elements: str) -> list[str]:
+    """What is read of a Word document with these elements, headings with their level."""
+    import docx
+    from docx.opc.constants import RELATIONSHIP_TYPE
+    from docx.opc.packuri import PackURI
+    from docx.opc.part import Part
+    from docx.oxml import parse_xml
+
+    document = docx.Document()
+    for style, base in (("Kapitel", "Heading 2"), ("toc 1", "Normal")):
+        made = document.styles.add_style(style, 1)
+        made.base_style = document.styles[base]
+    notes = f'<w:footnotes {WORD}><w:footnote w:id="2">{paragraph(run("Note"))}</w:footnote>'
+    part = Part(
+        PackURI("/word/footnotes.xml"),
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.footnotes+xml",
+        f"{notes}</w:footnotes>".encode(),
+        document.part.package,
+    )
+    document.part.relate_to(part, RELATIONSHIP_TYPE.FOOTNOTES)
+    for element in parse_xml(f"<w:body {WORD} {MARKUP}>{''.join(elements)}</w:body>"):
+        document.element.body.insert_element_before(element, "w:sectPr")
+    document.save(str(path / "x.docx"))
+    return [f"{b.level}:{b.text}" if b.level else b.text for b in docx_blocks(path / "x.docx")]
+
+
+def test_word_documents_are_read_as_they_stand(tmp_path: Path) -> None:
+    """With accepted changes, content controls, fields, boxes and notes; no table of contents."""
+    box = f"<w:txbxContent>{paragraph(run('In a box'))}</w:txbxContent>"
+    assert word_texts(
+        tmp_path,
+        paragraph(
+            f"{run('The fee is ')}<w:ins>{run('20')}</w:ins><w:del><w:r><w:delText>10</w:delText>"
+            f"</w:r></w:del><w:fldSimple>{run(' euros')}</w:fldSimple><w:sdt><w:sdtContent>"
+            f"{run(' a month.')}</w:sdtContent></w:sdt>"
+        ),
+        f"<w:sdt><w:sdtContent>{paragraph(run('Controlled'))}</w:sdtContent></w:sdt>",
+        paragraph(
+            f"{run('Before')}<mc:AlternateContent><mc:Choice>{box}</mc:Choice>"
+            f"<mc:Fallback>{box}</mc:Fallback></mc:AlternateContent>"
+        ),
+        paragraph(run("Fees") + '<w:r><w:footnoteReference w:id="2"/></w:r>' + run(" rise")),
+        paragraph(run("Chapter"), '<w:pStyle w:val="Kapitel"/>'),
+        paragraph(run("Outlined"), '<w:outlineLvl w:val="2"/>'),
+        paragraph(run("1 Chapter ... 3"), '<w:pStyle w:val="toc1"/>'),
+    ) == [
+        "The fee is 20 euros a month.",
+        "Controlled",
+        "Before",
+        "In a box",
+        "Fees [Note] rise",
+        "2:Chapter",
+        "3:Outlined",
+    ]
+
+
+def cell(content: str, settings: str = "") -> str:
+    return f"<w:tc><w:tcPr>{settings}</w:tcPr>{content}</w:tc>"
+
+
+def test_rows_of_word_tables_keep_their_cells(tmp_path: Path) -> None:
+    """Alike, empty, merged or with a table within; one that frames text is none."""
+    inner = f"<w:tbl><w:tr>{cell(paragraph(run('n1')))}{cell(paragraph(run('n2')))}</w:tr></w:tbl>"
+    tall = '<w:vMerge w:val="restart"/>'
+    rows = [
+        cell(paragraph(run("5"))) + cell(paragraph("")) + cell(paragraph(run("5"))),
+        cell(paragraph(run("tall")), tall) + cell(inner, '<w:gridSpan w:val="2"/>'),
+        cell(paragraph(""), "<w:vMerge/>") + cell(paragraph(run("a")) + paragraph(run("b"))),
+        cell(paragraph(run("one")) + paragraph(run("two"))),
+    ]
+    table = "".join(f"<w:tr>{row}</w:tr>" for row in rows)
+    assert word_texts(tmp_path, f"<w:tbl>{table}</w:tbl>") == [
+        "5 | | 5", "tall | n1 | n2", "tall | a b", "one", "two",
+    ]  # fmt: skip
+
+
+def test_a_word_document_that_unpacks_without_end_is_refused(tmp_path: Path) -> None:
+    """Before it is unpacked."""
+    word(tmp_path / "x.docx")
+    with zipfile.ZipFile(tmp_path / "x.docx", "a", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("word/more.xml", b" " * (101 << 20))
+    with pytest.raises(DocumentError, match="unpacks to more than 100 MiB of text; split it"):
+        read(tmp_path / "x.docx")
 
 
 # -- cutting -------------------------------------------------------------------------------------
