@@ -17,6 +17,7 @@ from selfinstruct.core.errors import DocumentError, MissingDependency
 from selfinstruct.core.types import Passage
 from selfinstruct.steps.documents.blocks import Block, tidy
 from selfinstruct.steps.documents.cutting import cut
+from selfinstruct.steps.documents.pdf import _lines as pdf_lines
 from selfinstruct.steps.documents.plain import markdown_blocks, text_blocks
 from selfinstruct.steps.documents.shelf import Shelf, read_documents, together
 from selfinstruct.steps.documents.web import html_blocks
@@ -210,6 +211,43 @@ def test_pdf_lines_are_joined_to_paragraphs(tmp_path: Path) -> None:
     assert "contract was signed by both of the parties." in found[1].text
     assert not any("Terms of" in text or "Page" in text for text in texts(found))
     assert found[2].source.endswith("terms.pdf:3")
+
+
+def test_pdf_heads_are_told_from_rows_of_figures(tmp_path: Path) -> None:
+    """Several lines, other ones on left and right pages; figures that end each page are text."""
+    pages = [["Cover of the terms", "by the insurer", "of that name"]]
+    for n in range(2, 10):
+        body = [f"{word} is insured on page {n} as well" for word in ("Fire", "Water", "Hail")]
+        left = "Household" if n % 2 else "Terms of 2026"
+        pages.append([left, f"Part of {n + 1}", *body * 4, f"{17 * n} {100 - n}", f"- {n} -"])
+    (tmp_path / "terms.pdf").write_bytes(pdf(pages))
+    (found,) = read(tmp_path / "terms.pdf", words=2000).passages
+    assert "by the insurer" in found.text
+    assert not any(one in found.text for one in ("Household", "Part of", "- 3 -", "of 2026"))
+    assert all(f"{17 * n} {100 - n}" in found.text for n in range(2, 10))
+
+
+def test_pdf_lines_that_end_early_stay_lines(tmp_path: Path) -> None:
+    """Such as headings and rows; words are joined in any script, names and ranges are not."""
+    text = "The insurer pays for all that the terms of this policy have named, in full and in time,"
+    lines = [
+        "3 Limits",
+        text,
+        f"{text} well-",
+        "being.",
+        "It ends.",
+        "Camera 800",
+        "Ring 90",
+    ]
+    (tmp_path / "x.pdf").write_bytes(pdf([lines]))
+    (found,) = read(tmp_path / "x.pdf").passages
+    assert found.text == f"3 Limits\n{text} {text} wellbeing. It ends.\n\nCamera 800\nRing 90"
+    cyrillic = "\u0441\u0442\u0440\u0430"
+    assert pdf_lines(f"\u00e9t\u00e9-\r\n{cyrillic}-\r\n{cyrillic} Anglo-\nSaxon 1-\n2 \ufb01") == [
+        f"\u00e9t\u00e9{cyrillic}{cyrillic} Anglo-",
+        "Saxon 1-",
+        "2 fi",
+    ]
 
 
 def test_word_documents_have_headings_and_tables(tmp_path: Path) -> None:

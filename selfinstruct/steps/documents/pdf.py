@@ -6,19 +6,27 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 from selfinstruct.core.errors import DocumentError, MissingDependency
 from selfinstruct.steps.documents.blocks import Block, tidy
 
-# A first or last line that comes on so many pages, and on half of them, is not part of the text.
-_REPEATED = 3
-_DIGITS = re.compile(r"\d+")
+# A line at the edge of so many pages, and of this share of them, is not part of the text: heads
+# may change from left to right pages, and the first page has none.
+_REPEATED, _SHARE = 3, 0.4
+_HEADS = 3  # lines at an edge that may be such, of five times as many
+_NUMBER = re.compile(r"\d{1,6}")
+_LETTER = re.compile(r"[^\W\d_]")
 _ENDS = (".", "!", "?", ":", ";", "\u3002", "\uff01", "\uff1f")
-# A line shorter than this share of the usual one, at the end of a sentence, ends its paragraph.
+# A line shorter than this share of a full one, at the end of a sentence, ends its paragraph.
 _SHORT = 0.8
-# Where PDFium found a word divided at the end of a line.
-_DIVIDED = re.compile("[\ufffe\u0002]\n?|(?<=[a-z])[-\u00ad]\n(?=[a-z])")
+# One shorter than this is a heading, a row of a table, or the end of its paragraph.
+_BROKEN = 0.6
+# Where PDFium found a word divided at the end of a line, and where it may be.
+_DIVIDED = re.compile("[\ufffe\u0002]\n?|([^\\W\\d_])[-\u00ad\u2010]\n([^\\W\\d_])")
+# Letters that are drawn as one.
+_LIGATURES = str.maketrans(
+    {"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl"}
+)
 
 
 def pdf_blocks(path: Path) -> Iterator[Block]:
@@ -60,33 +68,63 @@ def _pages(path: Path) -> list[list[str]]:
 
 
 def _lines(text: str) -> list[str]:
-    text = _DIVIDED.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_LIGATURES)
+    text = _DIVIDED.sub(_joined, text)
     return tidy(text).split("\n") if text.strip() else []
 
 
+def _joined(match: re.Match[str]) -> str:
+    before, after = match[1], match[2]
+    if before is None:
+        return ""
+    return f"{before}{after}" if before.islower() and after.islower() else match[0]
+
+
 def _without_running_heads(pages: list[list[str]]) -> list[list[str]]:
-    """The pages without the first and last lines that repeat, but for their numbers."""
-    edges = Counter(_DIGITS.sub("#", line) for lines in pages for line in {*lines[:1], *lines[-1:]})
-    common = {
-        line for line, times in edges.items() if times >= max(_REPEATED, (len(pages) + 1) // 2)
+    """The pages without the lines at their edges that repeat, but for the number of the page."""
+    times = Counter(
+        key
+        for page, lines in enumerate(pages)
+        for key in {key for at in _edges(lines) for key in _keys(lines[at], page)}
+    )
+    least = max(_REPEATED, _SHARE * len(pages))
+    common = {key for key, count in times.items() if count >= least}
+    kept = []
+    for page, lines in enumerate(pages):
+        heads = {at for at in _edges(lines) if not common.isdisjoint(_keys(lines[at], page))}
+        kept.append([line for at, line in enumerate(lines) if at not in heads])
+    return kept
+
+
+def _edges(lines: list[str]) -> list[int]:
+    """The places of lines that may be running heads, on a page that has more than those."""
+    if len(lines) < 3:
+        return []
+    heads = min(_HEADS, max(1, len(lines) // 5))
+    return [*range(heads), *range(len(lines) - heads, len(lines))]
+
+
+def _keys(line: str, page: int) -> set[str]:
+    """What is the same in a running head on all pages: the line, or one whose number counts them.
+
+    A row of figures is no head, although it looks like the one before it but for its digits.
+    """
+    counting = {
+        f"{line[: found.start()]}#{int(found[0]) - page}{line[found.end() :]}"
+        for found in _NUMBER.finditer(line)
     }
-    return [
-        [
-            line
-            for n, line in enumerate(lines)
-            if n not in (0, len(lines) - 1) or _DIGITS.sub("#", line) not in common
-        ]
-        for lines in pages
-    ]
+    return counting | ({line} if _LETTER.search(line) else set())
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
-    usual = median(len(line) for line in lines) if lines else 0
-    run: list[str] = []
+    full = sorted(len(line) for line in lines)[len(lines) * 3 // 4] if lines else 0
+    text = ""
     for line in lines:
-        run.append(line)
-        if line.endswith(_ENDS) and len(line) < _SHORT * usual:
-            yield " ".join(run)
-            run = []
-    if run:
-        yield " ".join(run)
+        text += line
+        if line.endswith(_ENDS) and len(line) < _SHORT * full:
+            yield text
+            text = ""
+        elif text:
+            text += "\n" if len(line) < _BROKEN * full else " "
+    if text.strip():
+        yield text.strip()
