@@ -108,6 +108,31 @@ def test_markdown_has_headings_and_paragraphs() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("---\nText\n\n---\nend", ["---\nText", "---\nend"]),  # rules, no front matter
+        ("```a``` b\n\n# C", ["```a``` b", "1:C"]),
+        ("````\n```\n# no\n```\n````\n---\n# A", ["````\n```\n# no\n```\n````\n---", "1:A"]),
+        ("~~~\n~~~ no\n# no\n~~~\n# A", ["~~~\n~~~ no\n# no\n~~~", "1:A"]),
+        ("On two\nlines\n===\nend", ["1:On two lines", "end"]),
+        ("- item\n---\n\n> quote\n---", ["- item\n---", "> quote\n---"]),
+        ("a\nb\nc\nd\n---", ["a\nb\nc\nd\n---"]),
+        ("![x](data:image/png;base64,iVBORw0K/+=) x", ["![x](data:image/png;base64,) x"]),
+    ],
+)
+def test_what_only_looks_like_markdown(text: str, found: list[str]) -> None:
+    """Rules, code within code, items above a line; nothing is taken for a heading, or for none."""
+    blocks = markdown_blocks(text)
+    assert [f"{b.level}:{b.text}" if b.level else b.text for b in blocks] == found
+
+
+def test_plain_text_has_no_code() -> None:
+    """A line of tildes underlines the one above it."""
+    found = [block.text for block in text_blocks("Title\n~~~~~\n\nOne\n\nTwo")]
+    assert found == ["Title\n~~~~~", "One", "Two"]
+
+
 def test_plain_text_has_paragraphs_only() -> None:
     """A line that begins with a hash is text."""
     found = list(text_blocks("# one\r\nmore \r\n\r\n\r\n two\tthree "))
