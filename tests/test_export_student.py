@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from selfinstruct.cli.export_student import PRECISIONS
 from selfinstruct.cli.main import cli
-from selfinstruct.core.errors import SelfInstructError, UserError
+from selfinstruct.core.errors import FolderError, SelfInstructError, UserError
 from selfinstruct.core.types import Message
+from selfinstruct.engine.folder import RunFolder
 from selfinstruct.stages.export_student import export_student
 from selfinstruct.stages.train import train_student
 from selfinstruct.steps.tables import write_parquet
@@ -405,6 +406,17 @@ async def test_a_run_without_a_student_is_told_so(tmp_path: Path) -> None:
     """One line names the command that comes before."""
     with pytest.raises(UserError, match="run: selfinstruct train-student"):
         await export_student(make_run(tmp_path / "run", "anything"), "f16")
+
+
+async def test_what_an_export_lacks_is_named(run: Any, tmp_path: Path) -> None:
+    """A student, or the records to compare with, that somebody took away."""
+    folder = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    shutil.rmtree(folder.dataset)
+    with pytest.raises(FolderError, match="no records here to compare the file with"):
+        await export_student(folder, "f16", force=True)
+    shutil.rmtree(folder.student / "adapter")
+    with pytest.raises(UserError, match="has no finished student"):
+        await export_student(folder, "f16")
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="no bitsandbytes")

@@ -42,6 +42,18 @@ def test_a_card_without_a_licence(tmp_path: Path, card: str) -> None:
     assert find_base(str(model_folder(tmp_path / "m", card)), LOCAL).license == ""
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A folder copied out of the Hub's cache may hold links that lead nowhere."""
+    folder = model_folder(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("../../blobs/0a1b")
+    for look in (find_base, check_base):
+        with pytest.raises(
+            UserError, match=r"m: model\.safetensors: cannot be read \(No such file"
+        ):
+            look(str(folder), LOCAL)
+
+
 def test_the_identity_follows_the_files(tmp_path: Path) -> None:
     """A copy is the same base; other weights or another config are another."""
     one, other = model_folder(tmp_path / "a"), model_folder(tmp_path / "b")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from selfinstruct.core.errors import FolderError
 from selfinstruct.steps.training.checkpoints import (
     MARK,
     last_complete,
@@ -13,6 +16,7 @@ from selfinstruct.steps.training.checkpoints import (
     read_clock,
     remove_torn,
     write_clock,
+    writing,
 )
 
 
@@ -66,3 +70,17 @@ def test_the_clock_survives(tmp_path: Path) -> None:
     assert (clock.fingerprint, clock.seconds) == ("f", 12.5)
     (tmp_path / "new" / "clock.json").write_text("{")
     assert read_clock(tmp_path / "new") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "todo"), [(errno.ENOSPC, "make room"), (errno.EACCES, "mend this")]
+)
+def test_what_cannot_be_written_says_what_to_do(tmp_path: Path, number: int, todo: str) -> None:
+    """Room is of no use where writing is not allowed."""
+    with pytest.raises(FolderError, match=f"{todo}, then give the same command again"):
+        fail(tmp_path, number)
+
+
+def fail(folder: Path, number: int) -> None:
+    with writing(folder):
+        raise OSError(number, os.strerror(number))

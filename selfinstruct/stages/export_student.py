@@ -72,7 +72,8 @@ async def export_student(
     prepare_process()
     recipe = folder.recipe()
     summary = parse_summary(folder.read_json(folder.student / SUMMARY))
-    if summary is None:
+    parts = [] if summary is None else [summary.adapter, summary.merged]
+    if summary is None or not all((folder.path / part).is_dir() for part in parts if part):
         raise UserError(f"{folder.path}: has no finished student; run: selfinstruct train-student")
     out = folder.student / "gguf"
     path = out / f"{recipe.name}-{precision.upper()}.gguf"
@@ -175,6 +176,11 @@ def _prompts(folder: RunFolder, form: StudentFormat, context: int) -> list[dict[
         ]
         if fitting:
             return [fitting[at] for at in spread(len(fitting), PROMPTS)]
+    if not rows:
+        raise FolderError(
+            f"{folder.dataset}: no records here to compare the file with the student on; run: "
+            "selfinstruct export"
+        )
     raise UserError(
         f"{folder.dataset}: every prompt fills the {context} tokens that the student can read, so "
         "there is none to compare the file with it on"

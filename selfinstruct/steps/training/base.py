@@ -157,8 +157,26 @@ def _from_gguf(name: str, path: Path) -> Base:
     )
 
 
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Raises `UserError` where a file cannot be read: a link to nowhere, another user's."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{Path(error.filename).name}: " if error.filename else ""
+        raise UserError(
+            f"student.base: {name}: {where}cannot be read ({error.strerror or error}); mend this, "
+            "or fetch it anew"
+        ) from None
+
+
 def _check_folder(name: str, folder: Path) -> None:
     """Raises `UserError` where `folder` holds no whole model."""
+    with _readable(name):
+        _look_into(name, folder)
+
+
+def _look_into(name: str, folder: Path) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UserError(
             f"student.base: {name}: is an adapter, not a model; give its base, or a merged model"
@@ -172,15 +190,16 @@ def _check_folder(name: str, folder: Path) -> None:
 
 def _from_folder(name: str, folder: Path, hub_id: str = "", commit: str = "") -> Base:
     _check_folder(name, folder)
-    source = read_source(folder)
-    return Base(
-        name=name,
-        folder=folder,
-        identity=folder_mark(folder),
-        hub_id=hub_id or (source.hub_id if source else ""),
-        license=(source.license if source else "") or _card_license(folder),
-        commit=commit,
-    )
+    with _readable(name):
+        source = read_source(folder)
+        return Base(
+            name=name,
+            folder=folder,
+            identity=folder_mark(folder),
+            hub_id=hub_id or (source.hub_id if source else ""),
+            license=(source.license if source else "") or _card_license(folder),
+            commit=commit,
+        )
 
 
 def _from_hub(name: str, revision: str | None, *, offline: bool) -> Path:

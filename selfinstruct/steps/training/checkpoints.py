@@ -7,6 +7,7 @@ process left half-written has no mark, or files of another size.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -48,7 +49,8 @@ def mark_complete(checkpoint: Path, fingerprint: str) -> None:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Raises `FolderError` where a library cannot write into `folder`: its disk may be full.
+    """Raises `FolderError` where a library cannot write into `folder`: its disk may be full, or it
+    is not to be written.
 
     safetensors and PyTorch have errors of their own for that.
     """
@@ -61,11 +63,13 @@ def writing(folder: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(part in text for part in _TORCH_WRITES):
             raise
         why = getattr(error, "strerror", None) or text.splitlines()[0]
+        todo = "mend this" if getattr(error, "errno", None) in _NOT_ALLOWED else "make room"
         raise FolderError(
-            f"{folder}: cannot be written ({why}); make room, then give the same command again"
+            f"{folder}: cannot be written ({why}); {todo}, then give the same command again"
         ) from error
 
 
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # What PyTorch says where a file cannot be written to its end.
 _TORCH_WRITES = ("inline_container", "iostream", "PytorchStreamWriter")
 
