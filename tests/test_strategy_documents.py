@@ -135,6 +135,13 @@ def test_what_is_no_task_is_a_defect() -> None:
     ]
 
 
+def test_a_reply_need_not_be_strict_json() -> None:
+    """Line ends may stand in its texts; half a surrogate pair, which no file holds, may not."""
+    assert read('{"tasks": [{"instruction": "A?", "output": "a\n\tb"}]}') == [("A?", "a\n\tb", "")]
+    halved = r'{"tasks": [{"instruction": "A \ud83d?", "output": "a", "input": "\ude00"}]}'
+    assert read(halved) == [("A ??", "a", "malformed")]
+
+
 def test_a_reply_that_was_cut_keeps_its_whole_tasks() -> None:
     """What it broke off in is incomplete."""
     text = json.dumps({"tasks": [TASK, TASK]})[:-9]

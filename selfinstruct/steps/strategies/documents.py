@@ -51,6 +51,7 @@ SCHEMA: dict[str, Any] = {
 _KEYS = {"instruction": ("instruction", "question"), "output": ("output", "answer")}
 _OPENING = re.compile(r"\{\s*\"")
 _TRIES = 200  # places of a broken reply where an object may begin
+_DECODER = json.JSONDecoder(strict=False)  # line ends in a text are often written as they are
 
 
 class Documents:
@@ -139,24 +140,30 @@ def _candidate(
     fields = {
         name: next((task[key] for key in keys if key in task), None) for name, keys in _KEYS.items()
     }
-    whole = all(isinstance(value, str) for value in fields.values())
     given = task.get("input")
+    texts = [*fields.values(), given if isinstance(given, str) else ""]
+    whole = all(isinstance(text, str) and text == _storable(text) for text in texts)
     return candidate(
         request,
         completion,
         index,
-        instruction=str(fields["instruction"] or "").strip(),
-        input=clean_input(given) if isinstance(given, str) else "",
-        output=str(fields["output"] or "").strip(),
+        instruction=_storable(str(fields["instruction"] or "")).strip(),
+        input=clean_input(_storable(given)) if isinstance(given, str) else "",
+        output=_storable(str(fields["output"] or "")).strip(),
         defect="" if whole else MALFORMED,
     )
+
+
+def _storable(text: str) -> str:
+    """`text` with halves of surrogate pairs, which JSON can write and no file can hold, as "?"."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _tasks(text: str) -> tuple[list[Mapping[str, Any]], bool]:
     """The tasks that a reply holds, and whether it holds the whole list that was asked for."""
     start = text.find("{")
     try:
-        reply = json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
+        reply = _DECODER.raw_decode(text, start)[0] if start >= 0 else None
     except (ValueError, RecursionError):
         reply = None
     if isinstance(reply, dict) and isinstance(reply.get("tasks"), list):
@@ -173,7 +180,7 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
         if match.start() < end:
             continue  # within one that was taken
         try:
-            found, after = json.JSONDecoder().raw_decode(text, match.start())
+            found, after = _DECODER.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             continue
         if any(key in found for keys in _KEYS.values() for key in keys):
