@@ -64,6 +64,16 @@ def test_a_conversation_keeps_all_its_turns(tmp_path: Path) -> None:
     assert [turn["content"] for turn in record.messages] == ["Be brief.", "A?", "B.", "C?", "D."]
 
 
+def test_what_the_assistant_says_unasked_is_no_answer(tmp_path: Path) -> None:
+    """A greeting before the first question is left out, as templates would refuse it."""
+    turns = [("system", "Be brief."), ("assistant", "Hello!"), ("user", "A?"), ("assistant", "B.")]
+    file = write(tmp_path / "a.jsonl", [talk(*turns), talk(*turns[1:2])])
+    data = read(file)
+    assert data.train[0].messages is not None
+    assert [turn["content"] for turn in data.train[0].messages] == ["Be brief.", "A?", "B."]
+    assert "has no answer of the assistant to a user" in data.faults[0]
+
+
 def test_a_prompt_of_turns_with_its_completion_is_a_conversation(tmp_path: Path) -> None:
     """TRL's prompt and completion, as lists of messages, keep what came before the question."""
     prompt = talk(("system", "Be brief."), ("user", "A?"))["messages"]

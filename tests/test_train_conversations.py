@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfinstruct.core.errors import UserError
 from selfinstruct.steps.training.format import IGNORED, Example, StudentFormat
 from tests.families import FAMILIES, family_tokenizer
 
@@ -123,6 +124,19 @@ def test_what_follows_the_last_answer_is_left() -> None:
     chosen = form("smollm2")
     more = [*MESSAGES, {"role": "user", "content": "And of mouse?"}]
     assert chosen.tokenize([{"id": "c", "messages": more}]) == chosen.tokenize([CONVERSATION])
+
+
+def test_a_conversation_that_the_template_refuses_is_left_out() -> None:
+    """It is named with the template's reason; the others, and single tasks, are learned."""
+    task = {"id": "t", "instruction": "Say hi", "input": "", "output": "Hi."}
+    twice = {"id": "u", "messages": [MESSAGES[1], *MESSAGES[1:]]}
+    rows, notes = form("llama-2").taken([CONVERSATION, twice, task])
+    assert [row["id"] for row in rows] == [CONVERSATION["id"], "t"]
+    assert notes[0].startswith("1 conversations were left out (u): ")
+    assert "must alternate" in notes[0]
+    assert form("smollm2").taken([twice])[1] == []
+    with pytest.raises(UserError, match=r"left out \(u\)"):
+        form("llama-2").taken([twice])
 
 
 TEXT = st.text(alphabet="ab .\n", min_size=1, max_size=6).filter(str.strip)

@@ -152,7 +152,7 @@ class _Evaluation:
         self.device = choose_device(recipe.student.device if recipe.student else "auto")
         teacher = recipe.local_teacher
         self.same = teacher is not None and same_model(teacher, self.trained.base)
-        rows = read_split(folder.dataset, "test")
+        rows, self.refused = self.form.taken(read_split(folder.dataset, "test"))
         self.rows: list[Row] = [rows[at] for at in spread(len(rows), self.config.max_records)]
         settings = self.config.model_dump(mode="json")
         self.mark = fingerprint(
@@ -184,7 +184,7 @@ class _Evaluation:
             seconds=round(time.monotonic() - began, 1),
             device=describe_device(self.device),
             same_weights_as_teacher=self.same,
-            notes=length_notes(found, self.trained.max_length),
+            notes=[*self.refused, *length_notes(found, self.trained.max_length)],
             fingerprint=self.mark,
         )
 

@@ -167,8 +167,8 @@ def _prompts(folder: RunFolder, form: StudentFormat, context: int) -> list[dict[
     """
     rows: list[dict[str, Any]] = []
     for split in ("test", "train"):
-        with contextlib.suppress(FolderError):
-            rows += read_split(folder.dataset, split)
+        with contextlib.suppress(UserError):  # no such split, or none that the template takes
+            rows += form.taken(read_split(folder.dataset, split))[0]
         fitting = [
             row
             for row, ids in zip(rows, form.prompt_ids(rows), strict=True)

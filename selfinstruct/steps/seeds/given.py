@@ -20,7 +20,14 @@ from selfinstruct.core.errors import SeedError
 from selfinstruct.core.sections.generate import SeedSource
 from selfinstruct.steps.seeds.faults import fault
 from selfinstruct.steps.seeds.files import data_files
-from selfinstruct.steps.seeds.layouts import Layout, check_turns, examples, layout_of, turns_of
+from selfinstruct.steps.seeds.layouts import (
+    Layout,
+    check_turns,
+    examples,
+    from_the_question,
+    layout_of,
+    turns_of,
+)
 from selfinstruct.steps.seeds.rows import Row, iter_rows
 
 
@@ -135,8 +142,8 @@ def _of_row(row: Row, layout: Layout) -> list[Given]:
 
 
 def _conversation(row: Row, field: str, turns: list[tuple[str, str]]) -> Given:
-    """A conversation up to its last answer; what follows it is not learned."""
-    messages = check_turns(turns, field, row.where)
+    """A conversation from its first question to its last answer; the rest is not learned."""
+    messages = from_the_question(check_turns(turns, field, row.where))
     while messages and messages[-1]["role"] != "assistant":
         messages.pop()
     asked = [turn["content"] for turn in messages if turn["role"] == "user"]

@@ -166,6 +166,16 @@ def check_turns(turns: list[tuple[str, str]], field: str, where: str) -> list[di
     return [{"role": speaker, "content": text} for speaker, text in turns]
 
 
+def from_the_question(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A conversation without what the assistant says before anybody asked it, such as a greeting.
+
+    It answers nothing, and most chat templates refuse it; FastChat's trainer leaves it out too.
+    """
+    first = next((at for at, turn in enumerate(messages) if turn["role"] == "user"), len(messages))
+    before = [turn for turn in messages[:first] if turn["role"] != "assistant"]
+    return [*before, *messages[first:]]
+
+
 def read_turns(found: Any, field: str, where: str) -> list[tuple[str, str]]:
     """(speaker, text) of each turn; speakers are "user", "assistant", "system" or ""."""
     if not isinstance(found, list) or not found:

@@ -8,17 +8,20 @@ answer of the assistant is learned. No token is added to the vocabulary, ever.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from selfinstruct.core.errors import UserError
 from selfinstruct.core.types import Message
 from selfinstruct.steps.training.rendering import Rendering
 
 _PROBE = "xyzzy"
 IGNORED = -100
+SHOWN_IDS = 5
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -141,6 +144,29 @@ class StudentFormat:
     def prompt_ids(self, rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         """The prompts of `rows` as token ids."""
         return self._prompt_ids([self.prompt(row) for row in rows])
+
+    def taken(self, rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
+        """The rows that the chat template takes, and what is to be said of those that it refuses.
+
+        Many templates want user and assistant to take turns. Raises `UserError` where none is left.
+        """
+        kept, refused, why = list[Row](), list[str](), ""
+        for row in rows:
+            try:
+                if row.get("messages"):
+                    self.rendering.render(self._messages(row), open_turn=False)
+                kept.append(row)
+            except UserError as error:
+                refused.append(str(row["id"]))
+                why = why or str(error)
+        if not refused:
+            return kept, []
+        more = ", ..." if len(refused) > SHOWN_IDS else ""
+        ids = ", ".join(refused[:SHOWN_IDS])
+        note = f"{len(refused)} conversations were left out ({ids}{more}): {why}"
+        if not kept:
+            raise UserError(note)
+        return kept, [note]
 
     def examples(self, rows: Sequence[Mapping[str, Any]], max_length: int) -> Examples:
         """`rows` as examples of at most `max_length` tokens; none is lost without being named."""

@@ -112,7 +112,7 @@ def choose_held_out(
 
     Raises `FolderError` where there are no held-out records, or none that fits.
     """
-    rows = read_split(dataset, "test")
+    rows, _ = form.taken(read_split(dataset, "test"))
     rows = [rows[at] for at in spread(len(rows), settings.max_records)]
     asked = [rows[at] for at in spread(len(rows), settings.samples)] if sampled else []
     return HeldOut(

@@ -65,7 +65,8 @@ class Inputs:
         seed: of every random draw.
 
     Attributes:
-        rows: the training records.
+        rows: the training records that the chat template takes.
+        refused: what is to be said of the others.
         base: what is fine-tuned.
         form: how records are written for it.
         device: "cpu", "cuda" or "mps".
@@ -85,6 +86,7 @@ class Inputs:
             self.rows += read_conversations(config.conversations)
         self.base: Base = find_base(config.base, policy, config.revision)
         self.form = self._form(system)
+        self.rows, self.refused = self.form.taken(self.rows)
         self.device = choose_device(config.device)
         check_method(config.method)
         if config.neftune_alpha is not None and self.form.encoder:
@@ -124,7 +126,8 @@ class Inputs:
     def lessons(self) -> Lessons:
         """What is learned; made once it is needed. Raises `UserError` where nothing is left."""
         context = context_length(self.base.folder, self.base.name)
-        return prepare(self.form, self.rows, self.config.max_length, context)
+        found = prepare(self.form, self.rows, self.config.max_length, context)
+        return msgspec.structs.replace(found, notes=[*self.refused, *found.notes])
 
     def outlook(self, room: Room, calibration: float) -> Outlook:
         """What training takes in `room`; without a GPU, the processor is timed for so long."""

@@ -12,7 +12,7 @@ from typing import Any
 from selfinstruct.core.errors import SeedError
 from selfinstruct.steps.seeds.faults import fault, kind_of
 from selfinstruct.steps.seeds.files import data_files
-from selfinstruct.steps.seeds.layouts import check_turns, read_turns
+from selfinstruct.steps.seeds.layouts import check_turns, from_the_question, read_turns
 from selfinstruct.steps.seeds.rows import iter_rows
 
 Turn = dict[str, str]
@@ -22,13 +22,13 @@ def read_conversations(path: str) -> list[dict[str, Any]]:
     """The conversations in `path`, as rows with `id` and `messages`.
 
     A row has `messages` (or `conversations`): a list of `role` and `content`, with at least one
-    answer of the assistant; what follows the last answer is not learned. Raises `SeedError` naming
-    file and line.
+    answer of the assistant to a user; what follows the last answer, or comes before the first
+    question, is not learned. Raises `SeedError` naming file and line.
     """
 
     def conversation(value: dict[str, Any], where: str) -> dict[str, Any]:
         field = "messages" if "messages" in value else "conversations"
-        turns = _turns(value.get(field), field, where)
+        turns = from_the_question(_turns(value.get(field), field, where))
         if not any(turn["role"] == "assistant" for turn in turns):
             raise fault(where, f'field "{field}" has no answer of the assistant to learn')
         return {"messages": turns}
