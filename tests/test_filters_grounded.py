@@ -79,6 +79,8 @@ def test_a_question_may_not_name_the_passage() -> None:
     """In whole words, in any case, over line ends."""
     assert reason("What does The\nPassage say of cover?", "It begins.") == "names_passage"
     assert reason("Where is the passageway?", "Dental cover begins.") == ""
+    assert reason("Did the text message come?", "Dental cover begins.") == ""
+    assert reason("What begins, according to the text?", "Dental cover.") == "names_passage"
     assert reason("What says the passage?", "Dental cover.", references=[]) == ""
     assert reason("Was sagt der Abschnitt?", "Dental.", references=["der Abschnitt"]) == (
         "names_passage"
