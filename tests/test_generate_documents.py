@@ -14,11 +14,14 @@ import pytest
 
 import selfinstruct
 from selfinstruct.core.errors import DocumentError, PrivacyError, RecipeError
-from selfinstruct.core.recipe import Recipe
+from selfinstruct.core.recipe import TWO_STEP, Recipe
 from selfinstruct.core.recipe_file import data_recipe, given_recipe
+from selfinstruct.core.sections.generate import StrategyConfig
+from selfinstruct.core.types import Sampling
 from selfinstruct.engine.ledger import Ledger
 from selfinstruct.stages.estimate import estimate_from_seeds
 from selfinstruct.stages.generate import gather_documents, gather_seeds
+from selfinstruct.steps.strategies.build import STRATEGIES, make_strategy
 from selfinstruct.testing.fake_server import Running
 from selfinstruct.testing.forms import Share
 from tests.runs import WORDS, adds_up, digest, recipe
@@ -295,6 +298,15 @@ TEACHER = {"kind": "scripted", "model": "m"}
              "generate": {"strategies": [{"kind": "documents"}, {"kind": "magpie"}]}},
             "the strategy magpie needs seeds",
         ),
+        (
+            {"documents": "d", "teacher": TEACHER, "answer_teacher": TEACHER},
+            "answer_teacher is set, and no strategy answers in a second call; leave it out, or add",
+        ),
+        (
+            {"seeds": "s", "teacher": TEACHER, "generate": {"batch_answers": True}},
+            "generate.batch_answers is set, and no strategy answers in a second call",
+        ),
+        ({"documents": {"path": ""}, "teacher": TEACHER}, "documents.0.path: "),
         ({"documents": {"path": "d", "word": 3}, "teacher": TEACHER}, "did you mean 'words'"),
     ],
 )  # fmt: skip
@@ -302,6 +314,15 @@ def test_a_recipe_says_what_it_starts_from(given: dict[str, Any], said: str) -> 
     """Each source has a use, and each strategy its source."""
     with pytest.raises(RecipeError, match=said):
         given_recipe({"name": "x"} | given)
+
+
+def test_strategies_that_answer_in_a_second_call_are_known() -> None:
+    """A recipe that sets what only those use is told so before they are made."""
+    made = {
+        kind: make_strategy(StrategyConfig(kind=kind), Sampling(max_tokens=9), header="<|user|>")
+        for kind in STRATEGIES
+    }
+    assert {kind for kind, strategy in made.items() if strategy.two_step} == TWO_STEP
 
 
 def test_a_recipe_of_documents_serves_given_data(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from selfinstruct.core.sections.strict import Strict
 from selfinstruct.core.sections.student import EvaluateConfig, StudentConfig
 from selfinstruct.core.sections.teacher import Price, TeacherConfig
 
+TWO_STEP = frozenset({"self-instruct", "magpie"})
+"""Strategies that answer in a second call."""
 SEEDLESS = frozenset({"documents"})
 """Strategies that can do without seeds."""
 
@@ -131,4 +133,13 @@ class Recipe(Strict):
             raise ValueError("the strategy documents needs the key documents: a file or folder")
         if not self.seeds and (without := kinds - SEEDLESS):
             raise ValueError(f"the strategy {min(without)} needs seeds; name a file of examples")
+        second = {
+            "answer_teacher": self.answer_teacher is not None,
+            "generate.batch_answers": self.generate.batch_answers,
+        }
+        if not kinds & TWO_STEP and (idle := [key for key, is_set in second.items() if is_set]):
+            raise ValueError(
+                f"{idle[0]} is set, and no strategy answers in a second call; leave it out, or add "
+                f"one that does ({', '.join(sorted(TWO_STEP))})"
+            )
         return self

@@ -310,8 +310,8 @@ class _Generation:
         if judging.barren >= self._config.give_up_after:
             raise NoProgress(
                 f"stopped: {judging.barren} slots in a row kept nothing ({reached} of {target} "
-                "records kept); `status` shows why they were rejected. Add seeds, another strategy "
-                "or a stronger teacher, or raise generate.give_up_after"
+                "records kept); `status` shows why they were rejected. Add seeds or documents, "
+                "another strategy or a stronger teacher, or raise generate.give_up_after"
             )
         raise NoProgress(
             f"stopped at generate.max_requests={self._config.max_requests} with {reached} of "

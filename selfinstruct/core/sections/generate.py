@@ -26,7 +26,7 @@ class SeedSource(Strict):
 class DocumentSource(Strict):
     """A document, or a folder of them, to write questions and answers from."""
 
-    path: str
+    path: str = Field(min_length=1)
     """Text, Markdown, HTML, PDF or Word (`.txt`, `.md`, `.html`, `.pdf`, `.docx`); a folder is
     read with all below it."""
     private: bool = False
