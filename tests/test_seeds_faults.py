@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,11 @@ def test_any_content_is_read_or_refused(
         assert msgspec.json.decode(msgspec.json.encode(tasks), type=list[SeedTask]) == tasks
     assert bool(tasks) == (said == "read")
     assert "\n" not in said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name")
+def test_a_pipe_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Its beginning would be read to tell what it is, and lost without a word."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SeedError, match="pipe: is a pipe or device; data is read more than once"):
+        read_seeds(tmp_path / "pipe")

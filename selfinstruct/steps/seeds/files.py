@@ -28,8 +28,10 @@ def data_files(path: Path, *, held_out: bool = False) -> list[Path]:
     found = find(path)
     if found is None:
         raise fault(str(path), _missing(path))
-    if not found.is_dir():
+    if found.is_file():
         return [found]
+    if not found.is_dir():  # what is read to tell the kind of data would be gone from it
+        raise fault(str(path), "is a pipe or device; data is read more than once: give a file")
     try:
         files = _in_folder(found, held_out)
     except OSError as error:
