@@ -68,6 +68,25 @@ def test_answers_are_held_against_their_passage(output: str, expected: str) -> N
     assert reason("When does my dental cover begin?", output) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "output", "expected"),
+    [
+        ("Der Beitrag ist 1.500,50 Euro.", "Der Beitrag ist 1500,50 Euro.", ""),
+        ("Der Beitrag ist 1.500 Euro.", "Der Beitrag ist 1.600 Euro.", "foreign_figure"),
+        ("La prime est de 1\u202f500 euros.", "La prime est de 1500 euros.", ""),
+        ("Cover starts on 01.03.2024.", "Cover starts on March 1, 2024.", ""),
+        ("Cover starts on 01.03.2024.", "Cover starts on 01.04.2024.", "foreign_figure"),
+        ("Twenty-five days of leave.", "25 days of leave.", ""),
+        ("Twenty-five days of leave.", "26 days of leave.", "foreign_figure"),
+    ],
+)
+def test_figures_may_be_written_in_other_ways(text: str, output: str, expected: str) -> None:
+    """As dates, with the points and commas of the continent, and in words."""
+    passage = Passage(id="p", title="", text=text)
+    verdict = Grounded([passage]).check(record("How much?", output, "p"))
+    assert (verdict.reason if verdict else "") == expected
+
+
 def test_what_the_question_says_may_be_said_again() -> None:
     """Its words count neither way, and its figures are known."""
     question = "I joined 5 months ago and bought photosynthesis lamps. Am I covered?"

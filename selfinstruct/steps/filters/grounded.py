@@ -28,6 +28,13 @@ REASONS = {
 
 _STEM = 5  # letters that forms of a word have in common, mostly
 _FIGURES = 10_000
+# Dates, thousands apart by points or spaces, decimals after a comma: as `stated` reads them.
+_DATE = re.compile(r"\b(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})\b")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:[. '\u00a0\u2009\u2019\u202f]\d{3})+(?!\d)")
+_COMMA = re.compile(r"(?<=\d),(?=\d{1,2}(?!\d))")
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ONES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_IN_WORDS = re.compile(rf"\b({'|'.join(_TENS)})(?:[- ]({'|'.join(_ONES)}))?\b", re.IGNORECASE)
 _MARKER = re.compile(r"^[ \t]*(?:[-*\u2022][ \t]+)?\(?\d{1,3}[.)][ \t]+", re.MULTILINE)
 
 
@@ -97,7 +104,25 @@ def _verdict(candidate: Candidate, reason: str, detail: str, score: float | None
 
 def _known(text: str) -> tuple[frozenset[str], list[Stated]]:
     """The stems and the figures of a text."""
-    return frozenset(word[:_STEM] for word in unicode_words(text)), stated(text, _FIGURES)
+    words = frozenset(word[:_STEM] for word in unicode_words(text))
+    return words, _readings(text)
+
+
+def _readings(text: str) -> list[Stated]:
+    """The figures of a text in all the ways in which people write them."""
+    found = [*stated(text, _FIGURES), *stated(_plain(text), _FIGURES)]
+    for match in _IN_WORDS.finditer(text):
+        ones = 1 + _ONES.index(match[2].lower()) if match[2] else 0
+        value = 10 * (2 + _TENS.index(match[1].lower())) + ones
+        found.append(Stated(Fraction(value), Fraction(0)))
+    return found
+
+
+def _plain(text: str) -> str:
+    """`text` with dates apart, and figures of the continent written as English ones."""
+    text = _DATE.sub(r"\1 \2 \3", text)
+    text = _THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), text)
+    return _COMMA.sub(".", text)
 
 
 def _precision(candidate: Candidate, words: frozenset[str]) -> float:
@@ -115,8 +140,15 @@ def _precision(candidate: Candidate, words: frozenset[str]) -> float:
 def _foreign(candidate: Candidate, figures: list[Stated]) -> str:
     """The first figure of the output that neither `figures` nor the instruction have, or ""."""
     known = {abs(one.value) for one in figures}
-    known |= {abs(one.value) for one in stated(candidate.instruction, _FIGURES)}
-    for one in stated(_MARKER.sub("", candidate.output), _FIGURES):
+    known |= {abs(one.value) for one in _readings(candidate.instruction)}
+    output = _MARKER.sub("", candidate.output)
+    found = _first_foreign(output, known)
+    # "1.500" may be one and a half or fifteen hundred.
+    return found if found and _first_foreign(_plain(output), known) else ""
+
+
+def _first_foreign(text: str, known: set[Fraction]) -> str:
+    for one in stated(text, _FIGURES):
         value = abs(one.value)
         in_words = not one.slack  # "two ways": a count of what is there
         if in_words or value in known:
