@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,14 @@ def test_csv_takes_the_usual_delimiters_and_line_breaks(tmp_path: Path, mark: st
     found = read_seeds(put(tmp_path / "c.csv", text))
     assert texts(found) == [("Two\nlines", "", "a, b; c"), ("One", "", "two")]
     assert [task.source[-2:] for task in found] == [":2", ":4"]
+
+
+def test_a_cell_of_csv_may_be_long(tmp_path: Path) -> None:
+    """A whole document is one, and the library's limit for the process stays what it was."""
+    before = csv.field_size_limit()
+    text = f"instruction,output\nSum up.,{'word ' * 40_000}\n"
+    assert len(read_seeds(put(tmp_path / "c.csv", text))[0].output) > before
+    assert csv.field_size_limit() == before
 
 
 def test_parquet(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ line.
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import io
 import json
@@ -22,7 +21,7 @@ import orjson
 from selfinstruct.core.errors import SeedError
 from selfinstruct.steps.rows.chunks import MAX_ROW_BYTES, Fault, Found
 from selfinstruct.steps.seeds.faults import fault
-from selfinstruct.steps.seeds.rows import BOM, delimiter_of
+from selfinstruct.steps.seeds.rows import BOM, delimiter_of, long_cells
 
 NOT_JSON, NOT_UTF8, TOO_LONG, WRONG_CELLS = "not_json", "not_utf8", "row_too_long", "wrong_cells"
 REASONS = {
@@ -207,7 +206,7 @@ def csv_rows(file: BinaryIO, name: str) -> Iterator[Found]:
     first = text.readline()
     mark = delimiter_of(first)
     names = [name.strip() for name in next(csv.reader([first], delimiter=mark), [])]
-    with _long_cells():
+    with long_cells(MAX_ROW_BYTES):
         reader = csv.reader(text, delimiter=mark, strict=True)
         line = 2
         try:
@@ -226,16 +225,6 @@ def _csv_row(cells: list[str], names: list[str], where: str) -> Found:
         return Found(where, dict(zip(names, cells, strict=True)))
     said = f"{len(cells)} cells, but the header names {len(names)}"
     return Found(where, {"cells": cells}, fault=Fault(WRONG_CELLS, said))
-
-
-@contextlib.contextmanager
-def _long_cells() -> Iterator[None]:
-    """Let cells be as long as rows may be; the limit is the process's, so it is put back."""
-    before = csv.field_size_limit(MAX_ROW_BYTES)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def open_text(path: Path) -> BinaryIO:

@@ -6,6 +6,7 @@ in Parquet and Arrow.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -212,17 +213,28 @@ def _csv(path: Path, report: OnFault) -> Iterator[tuple[int, Any]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     line = 1
     try:
-        names = [name.strip().lower() for name in next(reader, [])]
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells and len(cells) != len(names):
-                said = f"has {len(cells)} cells, but the header names {len(names)}"
-                report(fault(f"{path}:{line}", said))
-            elif cells:
-                yield line, dict(zip(names, cells, strict=True))
+        with long_cells(len(text)):
+            names = [name.strip().lower() for name in next(reader, [])]
             line = reader.line_num + 1
+            for cells in reader:
+                if cells and len(cells) != len(names):
+                    said = f"has {len(cells)} cells, but the header names {len(names)}"
+                    report(fault(f"{path}:{line}", said))
+                elif cells:
+                    yield line, dict(zip(names, cells, strict=True))
+                line = reader.line_num + 1
     except csv.Error as error:
         raise fault(f"{path}:{line}", f"is not CSV: {error}") from error
+
+
+@contextlib.contextmanager
+def long_cells(most: int) -> Iterator[None]:
+    """Let cells of CSV have `most` characters; the limit is the process's, so it is put back."""
+    before = csv.field_size_limit(most)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _parquet(path: Path, _: OnFault) -> Iterator[tuple[int, Any]]:
