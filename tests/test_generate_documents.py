@@ -258,6 +258,25 @@ def test_records_from_private_documents_are_found_before_publishing(
     assert "sources marked as private" in run.report().read_text("utf-8")
 
 
+def test_a_document_may_become_private_later(tmp_path: Path, fake_server: Running) -> None:
+    """Records from before, of an earlier text of it too, are then from a private document."""
+    made = documents_recipe(tmp_path, fake_server.url)
+    run = selfinstruct.Run.from_recipe(made, output=tmp_path / "run")
+    run.generate()
+    changed = tmp_path / "shelf" / "0.md"
+    changed.write_text(changed.read_text().replace("days", "weeks"))
+    made["documents"]["private"] = True
+    made["generate"]["target"] = 26
+    made["publish"] = {"dataset_repo": "owner/rules"}
+    run = selfinstruct.Run.from_recipe(made, output=tmp_path / "run")
+    run.generate()
+    run.write_dataset()
+    assert all(passage.private for passage in run.passages())
+    assert ".md" not in (run.folder.dataset / "README.md").read_text("utf-8").split("documents:")[1]
+    kinds = {f.kind for f in run.plan_publish(what=["dataset"]).repos[0].findings}
+    assert "written from a private document" in kinds
+
+
 # -- before the run ------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ from selfinstruct.engine.ledger import Ledger
 from selfinstruct.engine.routes import Routes
 from selfinstruct.engine.slots import SlotRunner
 from selfinstruct.engine.window import SlidingWindow
-from selfinstruct.steps.documents.shelf import Shelf, read_documents, together
+from selfinstruct.steps.documents.shelf import Shelf, private_since, read_documents, together
 from selfinstruct.steps.privacy import Policy, enforce
 from selfinstruct.steps.seeds.reader import read_seeds
 from selfinstruct.steps.teachers.batch_client import batch_client
@@ -157,7 +157,9 @@ class _Generation:
         self._known_slots = ledger.last_slot() + 1  # asked for by earlier sessions
         self.progress = Progress(target=self._config.target, began=time.time())
         self.progress.lost = ledger.close_lost_attempts()
-        ledger.set_documents(shelf.passages, shelf.in_short())
+        ledger.set_documents(
+            [*shelf.passages, *private_since(ledger.passages(), shelf.passages)], shelf.in_short()
+        )
         self._judging = Judging(
             self._config,
             recipe.filters,

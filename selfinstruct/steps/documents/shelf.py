@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -30,6 +31,7 @@ READERS: dict[str, Callable[[Path], Iterable[Block]]] = {
     ".docx": docx_blocks,
 }
 """How a document is read, by the ending of its name."""
+_PLACE = re.compile(r":\d+$")
 NAMED = 5  # faulty files that an error names
 
 
@@ -234,3 +236,24 @@ def together(shelves: Iterable[Shelf]) -> Shelf:
         whole.empty += shelf.empty
         whole.repeated += shelf.repeated
     return whole
+
+
+def private_since(earlier: Iterable[Passage], passages: Sequence[Passage]) -> list[Passage]:
+    """Those of `earlier` whose document or text is among the private ones of `passages`, marked.
+
+    A document's ids change when it becomes private, and records name the earlier ones.
+    """
+    private = [passage for passage in passages if passage.private]
+    marks = {mark for passage in private for mark in (passage.text, _document(passage))}
+    known = {passage.id for passage in passages}
+    return [
+        msgspec.structs.replace(passage, private=True)
+        for passage in earlier
+        if not passage.private
+        and passage.id not in known
+        and not marks.isdisjoint((passage.text, _document(passage)))
+    ]
+
+
+def _document(passage: Passage) -> str:
+    return _PLACE.sub("", passage.source)
