@@ -194,7 +194,10 @@ def test_a_cell_of_csv_may_be_long(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     text = f"instruction,output\nSum up.,{'word ' * 40_000}\n"
     assert len(read_seeds(put(tmp_path / "c.csv", text))[0].output) > before
+    begun = iter_seeds(put(tmp_path / "d.csv", "instruction,output\nA,B\nC,D\n"))
+    next(begun)
     assert csv.field_size_limit() == before
+    assert len(list(begun)) == 1
 
 
 def test_parquet(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from selfinstruct.core.errors import SeedError
@@ -137,6 +139,17 @@ def test_a_file_without_a_whole_record_is_an_error(tmp_path: Path) -> None:
         read(tmp_path / "none.jsonl")
     with pytest.raises(SeedError, match="is an address, and files of this machine are read"):
         read(Path("https://host.example/claims.jsonl"))
+
+
+def test_turns_under_another_name_are_told(tmp_path: Path) -> None:
+    """In Parquet too, of which otherwise only the known columns are read."""
+    rows = [{"id": "1", "dialogue": talk(("user", "Hi?"), ("assistant", "Yes."))["messages"]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for file in (write(tmp_path / "a.jsonl", rows), tmp_path / "a.parquet"):
+        with pytest.raises(
+            SeedError, match=r'"id", "dialogue".*"dialogue" holds turns: call it mes'
+        ):
+            read(file)
 
 
 def test_a_split_for_testing_is_kept_apart(tmp_path: Path) -> None:

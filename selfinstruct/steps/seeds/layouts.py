@@ -23,9 +23,8 @@ INSTRUCTION = ("instruction", "prompt", "question", "query", "task")
 INPUT = ("input", "context")
 OUTPUT = ("output", "response", "completion", "answer", "target")
 TURNS = ("messages", "conversations", "conversation")
-FIELD_NAMES = frozenset(
-    (*INSTRUCTION, *INPUT, *OUTPUT, *TURNS, "instances", "id", "category", "is_classification")
-)
+TELLING = frozenset((*INSTRUCTION, *OUTPUT, *TURNS, "instances"))  # of what layout a record is
+FIELD_NAMES = TELLING | {*INPUT, "id", "category", "is_classification"}
 
 # Speakers as OpenAI's, ShareGPT's and similar dumps name them. "" is heard but not read.
 SPEAKERS = {
@@ -59,8 +58,17 @@ def layout_of(value: dict[str, Any], where: str) -> Layout:
         where,
         f"no known layout, found the fields {quoted(list(value))}; known are instruction, input, "
         "output (also prompt/completion, question/answer, instruction/context/response), "
-        "instruction + instances, messages, conversations",
+        f"instruction + instances, messages, conversations{_renamed(value)}",
     )
+
+
+def _renamed(value: dict[str, Any]) -> str:
+    """What to do where a field of an unknown name holds the turns of a conversation."""
+    for name, found in value.items():
+        first = found[0] if isinstance(found, list) and found else None
+        if isinstance(first, dict) and not {"role", "from"}.isdisjoint(first):
+            return f'; "{name}" holds turns: call it messages'
+    return ""
 
 
 def examples(value: dict[str, Any], layout: Layout, where: str) -> Iterator[Example]:

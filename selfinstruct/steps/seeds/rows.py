@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from selfinstruct.core.errors import SeedError
 from selfinstruct.steps.seeds.faults import fault, kind_of
-from selfinstruct.steps.seeds.layouts import FIELD_NAMES, INSTRUCTION
+from selfinstruct.steps.seeds.layouts import FIELD_NAMES, INSTRUCTION, TELLING
 
 Kind = Literal["jsonl", "json", "csv", "parquet", "arrow"]
 OnFault = Callable[[SeedError], None]
@@ -229,8 +229,12 @@ def _csv(path: Path, report: OnFault) -> Iterator[tuple[int, Any]]:
 
 @contextlib.contextmanager
 def long_cells(most: int) -> Iterator[None]:
-    """Let cells of CSV have `most` characters; the limit is the process's, so it is put back."""
-    before = csv.field_size_limit(most)
+    """Let cells of CSV have `most` characters; the limit is the process's, so it is put back.
+
+    It is never lowered: whoever reads rows one at a time leaves it so between them.
+    """
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(most, before))
     try:
         yield
     finally:
@@ -244,7 +248,9 @@ def _parquet(path: Path, _: OnFault) -> Iterator[tuple[int, Any]]:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            known = [name for name in names if name in FIELD_NAMES] or names
+            known = [name for name in names if name in FIELD_NAMES]
+            if TELLING.isdisjoint(known):  # then all names are told
+                known = names
             yield from _numbered(file.iter_batches(batch_size=BATCH_ROWS, columns=known), path)
     except (pa.ArrowException, OSError) as error:
         raise fault(
