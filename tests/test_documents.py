@@ -238,6 +238,22 @@ def test_pdf_lines_are_joined_to_paragraphs(tmp_path: Path) -> None:
     assert found[2].source.endswith("terms.pdf:3")
 
 
+def test_pages_that_are_pictures_are_counted(tmp_path: Path) -> None:
+    """A contract may have scanned pages among others; an empty page is nothing."""
+    import pypdfium2
+
+    document = pypdfium2.PdfDocument(pdf([["All that the terms say, on one page."], [], []]))
+    picture = pypdfium2.PdfImage.new(document)
+    picture.set_bitmap(pypdfium2.PdfBitmap.new_native(2, 2, pypdfium2.raw.FPDFBitmap_BGR))
+    page = document[1]
+    page.insert_obj(picture)
+    page.gen_content()
+    document.save(tmp_path / "x.pdf")
+    assert read(tmp_path).in_short() == (
+        "1 passage of 1 document; left out 1 page without a text layer (x.pdf:2)"
+    )
+
+
 def test_pdf_heads_are_told_from_rows_of_figures(tmp_path: Path) -> None:
     """Several lines, other ones on left and right pages; figures that end each page are text."""
     pages = [["Cover of the terms", "by the insurer", "of that name"]]

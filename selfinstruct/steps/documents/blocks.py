@@ -12,7 +12,8 @@ _SPACED_LINES = re.compile(r" ?\n ?")
 class Block(NamedTuple):
     """A heading (`level` 1 to 6) or a paragraph (`level` 0).
 
-    `place` is the line or page it begins at, counted from 1; 0 where neither is known.
+    One without text is a page that is a picture. `place` is the line or page it begins at, counted
+    from 1; 0 where neither is known.
     """
 
     text: str

@@ -33,10 +33,11 @@ def pdf_blocks(path: Path) -> Iterator[Block]:
     """The paragraphs of a PDF, each with its page.
 
     Lines are joined up to one that ends a sentence and is short; running heads and page numbers are
-    left out. Raises `DocumentError` for a file that is none, is encrypted, or has no text (pages
-    that are pictures), and `MissingDependency`.
+    left out. A page with a picture and no text is a block without text. Raises `DocumentError` for
+    a file that is none, is encrypted, or has no text (pages that are pictures), and
+    `MissingDependency`.
     """
-    pages = _pages(path)
+    pages, pictures = _pages(path)
     if not any(pages):
         raise DocumentError(
             f"{path}: a PDF without text, such as scanned pages; give it a text layer first "
@@ -45,10 +46,12 @@ def pdf_blocks(path: Path) -> Iterator[Block]:
     for number, lines in enumerate(_without_running_heads(pages), 1):
         for paragraph in _paragraphs(lines):
             yield Block(paragraph, place=number)
+        if number in pictures:
+            yield Block("", place=number)
 
 
-def _pages(path: Path) -> list[list[str]]:
-    """The lines of each page."""
+def _pages(path: Path) -> tuple[list[list[str]], set[int]]:
+    """The lines of each page, and the numbers of those that are a picture without text."""
     try:
         import pypdfium2
     except ModuleNotFoundError:
@@ -60,7 +63,13 @@ def _pages(path: Path) -> list[list[str]]:
         said = "encrypted; save a copy without its password" if locked else "not a PDF"
         raise DocumentError(f"{path}: {said}") from None
     try:
-        return [_lines(page.get_textpage().get_text_bounded()) for page in document]
+        pages, pictures = list[list[str]](), set[int]()
+        for number, page in enumerate(document, 1):
+            lines = _lines(page.get_textpage().get_text_bounded())
+            if not lines and any(page.get_objects([pypdfium2.raw.FPDF_PAGEOBJ_IMAGE])):
+                pictures.add(number)
+            pages.append(lines)
+        return pages, pictures
     except pypdfium2.PdfiumError as error:
         raise DocumentError(f"{path}: a page cannot be read ({error})") from None
     finally:

@@ -15,7 +15,7 @@ from selfinstruct.core.errors import DocumentError
 from selfinstruct.core.shipped import find
 from selfinstruct.core.types import Passage
 from selfinstruct.steps.documents.blocks import Block
-from selfinstruct.steps.documents.cutting import cut
+from selfinstruct.steps.documents.cutting import Piece, cut
 from selfinstruct.steps.documents.pdf import pdf_blocks
 from selfinstruct.steps.documents.plain import markdown_blocks, text_blocks
 from selfinstruct.steps.documents.web import html_blocks
@@ -39,8 +39,8 @@ class Shelf(msgspec.Struct):
     """The passages of one source or of several, and what of them gave none.
 
     `documents` counts the files that were read, and `files` are where they really are. `other` are
-    files of another kind than `READERS` and folders of runs, `empty` those without a word, and
-    `repeated` counts passages that were there already.
+    files of another kind than `READERS` and folders of runs, `empty` those without a word,
+    `pictures` pages without text, and `repeated` counts passages that were there already.
     """
 
     passages: list[Passage] = []
@@ -48,6 +48,7 @@ class Shelf(msgspec.Struct):
     files: set[str] = set()
     other: list[str] = []
     empty: list[str] = []
+    pictures: list[str] = []
     repeated: int = 0
 
     def in_short(self) -> str:
@@ -55,10 +56,14 @@ class Shelf(msgspec.Struct):
         if not self.documents:
             return ""
         said = [f"{_some(len(self.passages), 'passage')} of {_some(self.documents, 'document')}"]
-        for names, why in ((self.other, "of other kinds"), (self.empty, "without text")):
+        for names, what, why in (
+            (self.other, "file", "of other kinds"),
+            (self.empty, "file", "without text"),
+            (self.pictures, "page", "without a text layer"),
+        ):
             if names:
                 shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-                said.append(f"left out {_some(len(names), 'file')} {why} ({shown})")
+                said.append(f"left out {_some(len(names), what)} {why} ({shown})")
         if self.repeated:
             said.append(f"left out {_some(self.repeated, 'passage')} word for word like others")
         return "; ".join(said)
@@ -95,10 +100,12 @@ def read_documents(
                 shelf.other.append(name)
                 continue
             try:
-                passages = _passages(name, file, words, private)
+                blocks = _blocks(file)
             except (DocumentError, OSError) as error:
                 faults.append(_said(file, error))
                 continue
+            shelf.pictures += [f"{name}:{block.place}" for block in blocks if not block.text]
+            passages = _passages(name, file, cut(filter(_has_text, blocks), words), private)
             shelf.documents += 1
             shelf.files.add(os.path.realpath(file))
             if not passages:
@@ -156,10 +163,17 @@ def _shown(name: str) -> str:
     return " ".join(name.encode("utf-8", "replace").decode().split())
 
 
-def _passages(name: str, file: Path, words: int, private: bool) -> list[Passage]:
+def _blocks(file: Path) -> list[Block]:
     if file.exists() and not file.is_file():
         raise DocumentError(f"{file}: not a file (a pipe or a device, perhaps)")
-    pieces = cut(READERS[file.suffix.lower()](file), words)
+    return list(READERS[file.suffix.lower()](file))
+
+
+def _has_text(block: Block) -> bool:
+    return bool(block.text)
+
+
+def _passages(name: str, file: Path, pieces: Iterable[Piece], private: bool) -> list[Passage]:
     # Ids go wherever records go, and a file's name may say too much.
     shown = f"private-{_mark(name)}" if private else name
     return [
@@ -234,6 +248,7 @@ def together(shelves: Iterable[Shelf]) -> Shelf:
         whole.files |= shelf.files
         whole.other += shelf.other
         whole.empty += shelf.empty
+        whole.pictures += shelf.pictures
         whole.repeated += shelf.repeated
     return whole
 
