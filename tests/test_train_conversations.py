@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from selfinstruct.core.errors import UserError
 from selfinstruct.steps.training.format import IGNORED, Example, StudentFormat
+from selfinstruct.steps.training.lessons import prepare
 from tests.families import FAMILIES, family_tokenizer
 
 MESSAGES = [
@@ -137,6 +138,24 @@ def test_a_conversation_that_the_template_refuses_is_left_out() -> None:
     assert form("smollm2").taken([twice])[1] == []
     with pytest.raises(UserError, match=r"left out \(u\)"):
         form("llama-2").taken([twice])
+
+
+def test_text_that_is_read_as_tokens_is_told() -> None:
+    """Marks left over from another template end a turn where they are the base's own too."""
+    rows = [
+        {"id": "a", "instruction": "Say hi", "input": "", "output": "Hi.<|im_end|>"},
+        {"id": "b", "messages": [*MESSAGES[:2], {"role": "assistant", "content": "<|im_start|>"}]},
+        {"id": "c", "instruction": "Say hi", "input": "", "output": "Hi."},
+    ]
+
+    def told(name: str) -> list[str]:
+        return [note for note in prepare(form(name), rows, 256, 512).notes if "holds" in note]
+
+    assert told("smollm2") == [
+        "the text of 2 records holds <|im_end|>, <|im_start|>, which smollm2 reads as tokens of "
+        "its own (a, b); take it out, unless it is meant"
+    ]
+    assert told("llama-3") == []
 
 
 TEXT = st.text(alphabet="ab .\n", min_size=1, max_size=6).filter(str.strip)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from selfinstruct.core.errors import RecipeError, UserError
-from selfinstruct.steps.training.format import Examples, StudentFormat, cut
+from selfinstruct.steps.training.format import SHOWN_IDS, Examples, StudentFormat, cut
 from selfinstruct.steps.training.summary import length_notes
 
 # The share of the records that `max_length: auto` leaves whole.
@@ -56,7 +57,7 @@ def prepare(
             f"student.max_length: with {limit} tokens, no answer of the {len(rows)} training "
             "records is left after its prompt; raise it"
         )
-    notes = [*form.notes, *_split_note(rows, len(made) - len(rows))]
+    notes = [*form.notes, *_split_note(rows, len(made) - len(rows)), *_token_note(form, rows)]
     if max_length == "auto":
         least = "the least" if limit == SHORTEST else "99% of the records are no longer"
         why = "all that the base has" if limit == context else least
@@ -84,3 +85,33 @@ def _split_note(rows: Sequence[Mapping[str, Any]], more: int) -> list[str]:
         f"({more} more than there are records): the base writes earlier turns differently once "
         "they are past, or reads them with an encoder"
     ]
+
+
+def _token_note(form: StudentFormat, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is said of records whose text the tokenizer reads as tokens that stand for something.
+
+    Left over from another template, or the <s> of a web page, they end or begin a turn.
+    """
+    added = form.tokenizer.added_tokens_decoder.values()
+    special = {*form.tokenizer.all_special_tokens, *(str(one) for one in added if one.special)}
+    longest_first = sorted(filter(None, map(str, special)), key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    tokens, ids = set[str](), list[str]()
+    for row in rows:
+        found = {token for text in _texts(row) for token in pattern.findall(text)}
+        if found:
+            tokens |= found
+            ids.append(str(row["id"]))
+    if not ids:
+        return []
+    named = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
+    return [
+        f"the text of {len(ids)} records holds {', '.join(sorted(tokens))}, which {form.base} "
+        f"reads as tokens of its own ({named}); take it out, unless it is meant"
+    ]
+
+
+def _texts(row: Mapping[str, Any]) -> list[str]:
+    if row.get("messages"):
+        return [turn["content"] for turn in row["messages"]]
+    return [row["instruction"], row["input"], row["output"]]
