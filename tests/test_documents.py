@@ -186,6 +186,28 @@ def test_a_row_of_a_table_is_a_line_however_its_cells_are_written() -> None:
     assert page(layout) == ["menu", "Top", "x | y", "One", "Tail"]
 
 
+def test_a_cell_over_several_rows_is_in_each_of_them() -> None:
+    """As in Word; otherwise the second row does not say what it is of."""
+    rows = "<tr><td rowspan=2>Ring<td>a<td rowspan=9>x<tr><td>b<tr><td colspan=2>All"
+    assert page(f"<table>{rows}</table><table><tr><td>C<td>D</table>") == [
+        "Ring | a | x", "Ring | b | x", "All | x", "C | D",
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+def test_html_of_all_sorts(tmp_path: Path) -> None:
+    """A declaration that is none, marks behind headings, a lone address; but not binary data."""
+    assert page("<h1>Top<a href=x>\u00b6</a></h1>a<![if x]>b<![foo bar]>") == [
+        "Top", "a<![if x]>b<![foo bar]>",
+    ]  # fmt: skip
+    assert [block.text for block in html_blocks(b"http://example.com/x.html")] == [
+        "http://example.com/x.html"
+    ]
+    (tmp_path / "x.html").write_bytes(bytes(range(256)))
+    with pytest.raises(DocumentError, match=r"x.html: not text in the encoding that it names"):
+        read(tmp_path)
+
+
 def test_html_keeps_words_and_figures_apart() -> None:
     """Around what breaks a line, and at notes, which would be digits of the figure before."""
     assert page("one<hr>two<center>three</center>four<fieldset>five</fieldset>") == [

@@ -18,15 +18,15 @@ from selfinstruct.steps.documents.blocks import Block
 from selfinstruct.steps.documents.cutting import Piece, cut
 from selfinstruct.steps.documents.pdf import pdf_blocks
 from selfinstruct.steps.documents.plain import markdown_blocks, text_blocks
-from selfinstruct.steps.documents.web import html_blocks
+from selfinstruct.steps.documents.web import read_page
 from selfinstruct.steps.documents.word import docx_blocks
 
 READERS: dict[str, Callable[[Path], Iterable[Block]]] = {
     ".txt": lambda path: text_blocks(_text(path)),
     ".md": lambda path: markdown_blocks(_text(path)),
     ".markdown": lambda path: markdown_blocks(_text(path)),
-    ".html": lambda path: html_blocks(path.read_bytes()),
-    ".htm": lambda path: html_blocks(path.read_bytes()),
+    ".html": read_page,
+    ".htm": read_page,
     ".pdf": pdf_blocks,
     ".docx": docx_blocks,
 }
