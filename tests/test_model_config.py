@@ -109,21 +109,21 @@ def test_what_transformers_does_not_know_is_named(
 
 
 @pytest.mark.parametrize(
-    ("config", "kind"),
+    ("config", "what"),
     [
-        ("BertConfig", "bert encoder"),
-        ("T5Config", "t5 encoder"),
-        ("ViTConfig", "vit"),
-        ("CLIPConfig", "clip"),
+        ("BertConfig", "a bert encoder, which does not write on from a prompt"),
+        ("T5Config", "a t5 encoder, which does not write on from a prompt"),
+        ("ViTConfig", "a vit, which does not write on from a prompt"),
+        ("Qwen2VLConfig", "a qwen2_vl, which reads pictures too"),
     ],
 )
-def test_a_model_that_does_not_write_is_no_base(tmp_path: Path, config: str, kind: str) -> None:
+def test_a_model_that_does_not_write_is_no_base(tmp_path: Path, config: str, what: str) -> None:
     """Of BERT the library makes a causal model whose loss falls, for it sees the answer."""
     import transformers
 
     settings = {"is_encoder_decoder": False} if config == "T5Config" else {}
     getattr(transformers, config)(**settings).save_pretrained(tmp_path)
-    assert said(check_writes, tmp_path, "mine").startswith(f"is a {kind}, which does not write on")
+    assert said(check_writes, tmp_path, "mine").startswith(f"is {what}; choose a causal")
 
 
 def test_weights_that_hold_more_than_weights_are_not_run(base: Path) -> None:

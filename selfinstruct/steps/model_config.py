@@ -74,9 +74,11 @@ def check_writes(folder: Path, name: str) -> None:
         if gaps or kind in whole:
             kind = f"{kind} encoder"
     if not writes:
+        pictures = kind in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        lacks = "reads pictures too" if pictures else "does not write on from a prompt"
         raise UserError(
-            f"student.base: {name}: is a {kind}, which does not write on from a prompt; choose a "
-            "causal language model, such as Llama, or an encoder-decoder, such as Flan-T5"
+            f"student.base: {name}: is a {kind}, which {lacks}; choose a causal language model for "
+            "text alone, such as Llama, or an encoder-decoder, such as Flan-T5"
         )
 
 
