@@ -277,6 +277,19 @@ def test_a_document_may_become_private_later(tmp_path: Path, fake_server: Runnin
     assert "written from a private document" in kinds
 
 
+def test_a_run_within_its_shelf_does_not_read_itself(tmp_path: Path, fake_server: Running) -> None:
+    """Neither in its first session, nor once it has a report and a card."""
+    made = documents_recipe(tmp_path, fake_server.url)
+    run = selfinstruct.Run.from_recipe(made, output=tmp_path / "shelf" / "run")
+    run.generate()
+    said = "12 passages of 4 documents; left out 1 file of other kinds (run)"
+    assert run.documents() == said
+    run.report()
+    run.configure("generate.target=26")
+    run.generate()
+    assert run.documents() == said
+
+
 # -- before the run ------------------------------------------------------------------------------
 
 

@@ -155,7 +155,9 @@ def _files(found: Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[s
 
 def _is_run(folder: Path) -> bool:
     """Whether it is a run's: its card and report say what the run wrote."""
-    return (folder / "run.db").is_file() and (folder / "recipe.yaml").is_file()
+    # The run that reads this may have no ledger yet.
+    known = (folder / name for name in ("run.db", "run.lock"))
+    return (folder / "recipe.yaml").is_file() and any(path.is_file() for path in known)
 
 
 def _shown(name: str) -> str:
