@@ -115,6 +115,8 @@ def test_markdown_has_headings_and_paragraphs() -> None:
         ("```a``` b\n\n# C", ["```a``` b", "1:C"]),
         ("````\n```\n# no\n```\n````\n---\n# A", ["````\n```\n# no\n```\n````\n---", "1:A"]),
         ("~~~\n~~~ no\n# no\n~~~\n# A", ["~~~\n~~~ no\n# no\n~~~", "1:A"]),
+        ("# C#\n\n# D ##\n\n# E # F\n\n# #", ["1:C#", "1:D", "1:E # F"]),
+        (f"# a{' ' * 50_000}b", ["1:a b"]),  # in no time
         ("On two\nlines\n===\nend", ["1:On two lines", "end"]),
         ("- item\n---\n\n> quote\n---", ["- item\n---", "> quote\n---"]),
         ("a\nb\nc\nd\n---", ["a\nb\nc\nd\n---"]),
@@ -226,6 +228,7 @@ def test_html_has_its_text_wherever_it_stands() -> None:
     ]
     aside = "<aside>More of us</aside><main><p>Text</p><aside>Note</aside></main>"
     assert page(aside + '<aside role="doc-endnotes">End</aside>') == ["Text", "Note", "End"]
+    assert page("<aside>More<aside>of us</aside></aside><p>Text</p>") == ["Text"]
 
 
 def test_tags_that_are_never_closed_take_no_time() -> None:

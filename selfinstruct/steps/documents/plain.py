@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from selfinstruct.steps.documents.blocks import Block, tidy
 
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
 # Items, quotes, rows and tags: a line below such is no underline but a rule.
@@ -45,13 +45,22 @@ def markdown_blocks(text: str) -> Iterator[Block]:
             if before or not line.strip():
                 title_from = len(body)
             continue
-        title = " ".join(body[len(body) - titled :]) if titled else heading[2] if heading else ""
+        title = (
+            " ".join(body[len(body) - titled :]) if titled else _bare(heading[2]) if heading else ""
+        )
         yield from _body(body[: len(body) - titled], began)
         level = (1 if "=" in line else 2) if titled else len(heading[1]) if heading else 0
         if title := tidy(title):
             yield Block(title, level, number + 1)
         body, began, title_from = [], number + 1, 0
     yield from _body(body, began)
+
+
+def _bare(title: str) -> str:
+    """A heading without the hashes that may close it; they follow a space."""
+    title = title.strip()
+    bare = title.rstrip("#")
+    return title if bare[-1:].strip() else bare
 
 
 def _fence(line: str, fence: str) -> str:

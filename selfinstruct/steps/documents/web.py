@@ -96,12 +96,14 @@ def _clear(soup: BeautifulSoup) -> None:
     for tag in soup(_LEFT_OUT):
         tag.decompose()
     for tag in soup("a"):
-        if tag.get_text().strip() in _ANCHORS:
+        if len(tag.contents) == 1 and next(tag.stripped_strings, "") in _ANCHORS:
             tag.decompose()
     for tag in soup("aside"):
+        if tag.decomposed:  # with the one around it
+            continue
         # Within the text it is a note; beside it, links and advertisements.
         note = str(tag.get("role", "")).startswith("doc-") or tag.find_parent(["main", "article"])
-        if not (note or tag.decomposed):
+        if not note:
             tag.decompose()
     whole = len(soup.get_text())
     for tag in soup("form"):
@@ -111,8 +113,10 @@ def _clear(soup: BeautifulSoup) -> None:
     for tag in soup(["br", "hr"]):
         tag.replace_with("\n")
     for tag in soup("sup"):
-        if tag.get_text().strip()[:1].isdigit():
-            linked = bool(tag.find("a")) or (tag.parent is not None and tag.parent.name == "a")
+        if next(tag.stripped_strings, "")[:1].isdigit():
+            linked = bool(tag.find("a", recursive=False)) or (
+                tag.parent is not None and tag.parent.name == "a"
+            )
             tag.insert(0, " [" if linked else "^")
             tag.append("]" if linked else "")
 
