@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from selfinstruct.cli.main import cli
-from selfinstruct.core.errors import MissingDependency, UserError
+from selfinstruct.core.errors import DocumentError, MissingDependency, UserError
 from selfinstruct.core.sections.student import StudentConfig
 from selfinstruct.steps.privacy import Policy
 from selfinstruct.steps.training.ahead import look_ahead
@@ -54,6 +54,25 @@ def test_a_teachers_package_is_looked_for_before_the_folder_is_made(
     error, said = refusal(tmp_path, *command, teacher=teacher)
     assert isinstance(error, MissingDependency)
     assert "pip install 'selfinstruct[openai]'" in str(error)
+    assert said == ""
+
+
+@pytest.mark.parametrize("command", [["generate"], ["run"], ["estimate", "--pilot", "3"]])
+def test_documents_are_looked_for_before_the_folder_is_made(
+    tmp_path: Path, without: Any, command: list[str]
+) -> None:
+    """That they are there, by the nearest name, and the package that reads them."""
+    shelf = tmp_path / "handbook"
+    shelf.mkdir()
+    (shelf / "terms.pdf").write_bytes(b"%PDF")
+    asks = {"generate": {"target": 1}}
+    error, _ = refusal(tmp_path, *command, documents=str(tmp_path / "handbok"), **asks)
+    assert isinstance(error, DocumentError)
+    assert str(error).endswith(f"no such file or folder; did you mean {shelf}?")
+    without("pypdfium2")
+    error, said = refusal(tmp_path, *command, documents=str(shelf), **asks)
+    assert isinstance(error, MissingDependency)
+    assert "pip install 'selfinstruct[documents]'" in str(error)
     assert said == ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfinstruct.core.errors import MissingDependency
@@ -11,7 +12,8 @@ from selfinstruct.core.errors import MissingDependency
 if TYPE_CHECKING:
     from selfinstruct.core.recipe import Recipe
 
-# By teacher kind or stage: the extra that brings it, the packages, and what they are for.
+# By teacher kind, stage or ending of a document: the extra that brings it, the packages, and what
+# they are for.
 NEEDS = {
     "local": ("local", ("xllamacpp",), "a teacher on this machine"),
     "openai": ("openai", ("openai",), "the teacher kind 'openai'"),
@@ -24,6 +26,10 @@ NEEDS = {
         ("torch", "transformers", "trl", "peft", "datasets"),
         "training a student",
     ),
+    ".html": ("documents", ("bs4",), "reading HTML"),
+    ".htm": ("documents", ("bs4",), "reading HTML"),
+    ".pdf": ("documents", ("pypdfium2",), "reading PDF"),
+    ".docx": ("documents", ("docx",), "reading Word documents"),
     "report": ("report", ("plotly",), "the report"),
     "topics": ("semantic", ("sklearn",), "quotas by topic"),
     "semantic": (
@@ -35,11 +41,19 @@ NEEDS = {
 
 
 def check_generating(recipe: Recipe) -> None:
-    """Raises `MissingDependency` for the first package that generating `recipe` needs."""
+    """Raise what generating `recipe` would raise at once, before a folder is made.
+
+    `MissingDependency` for a package, `DocumentError` for documents that are not there.
+    """
     teachers = [teacher for teacher in (recipe.teacher, recipe.answer_teacher) if teacher]
     needed: list[str] = [teacher.kind for teacher in teachers if teacher.kind in NEEDS]
     if recipe.filters.semantic.enabled and recipe.filters.semantic.model == "minilm":
         needed.append("semantic")
+    if recipe.documents:
+        from selfinstruct.steps.documents.shelf import endings
+
+        found = set().union(*(endings(Path(source.path)) for source in recipe.documents))
+        needed += sorted(found & NEEDS.keys())
     _check(needed)
 
 

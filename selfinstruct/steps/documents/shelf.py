@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -86,9 +87,7 @@ def read_documents(
 
     Raises `DocumentError` where nothing is there to read, or naming the files that cannot be read.
     """
-    found = find(path)
-    if found is None:
-        raise DocumentError(f"{path}: no such file or folder")
+    found = _found(path)
     shelf, faults = Shelf(), list[str]()
     seen: set[str] = set()
     if _is_run(found):
@@ -125,6 +124,23 @@ def read_documents(
     if not shelf.passages:
         raise DocumentError(f"{path}: {_nothing(found, shelf)}")
     return shelf
+
+
+def endings(path: Path) -> set[str]:
+    """The endings of the names of the files at `path`. Raises `DocumentError` where it is not."""
+    return {file.suffix.lower() for _, file in _files(_found(path))}
+
+
+def _found(path: Path) -> Path:
+    found = find(path)
+    if found is None:
+        near: list[str] = []
+        if path.parent.is_dir():
+            names = [child.name for child in path.parent.iterdir()]
+            near = difflib.get_close_matches(path.name, names, n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise DocumentError(f"{path}: no such file or folder{hint}")
+    return found
 
 
 def _files(found: Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[str, Path]]:
